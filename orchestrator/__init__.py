@@ -1,0 +1,37 @@
+"""Launches groups of worker processes that live and die together, on one node or on thousands.
+
+The map of the house; arrows of import go cli → config, edge, core; config → core; edge → core:
+
+    errors   whose fault it is, and the exit code
+    worker   what a worker script may import
+    cli/     the commands: composes YAML with Hydra, owns the terminal and the signals
+    config/  checks what was composed, and compiles it into specs and a machine's table
+    core/    decides: the table, the machine, restarts, ranks; pure, without I/O
+    edge/    does: the agent, the guard of processes, the Redis rendezvous, journal and logs
+
+Public names are imported when they are first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+_PUBLIC = {
+    "Agent": "orchestrator.edge.agent",
+    "ConfigError": "orchestrator.errors",
+    "JobSpec": "orchestrator.core.specs",
+    "OrchestratorError": "orchestrator.errors",
+    "RunResult": "orchestrator.core.result",
+    "WorkerSpec": "orchestrator.core.specs",
+    "WorkerState": "orchestrator.core.words",
+}
+
+__all__ = ["Agent", "ConfigError", "JobSpec", "OrchestratorError", "RunResult", "WorkerSpec", "WorkerState"]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(_PUBLIC[name]), name)
+    return value

@@ -1,0 +1,1 @@
+"""What decides: pure functions and tables. No I/O, no clock, no randomness: those are arguments."""

@@ -1,0 +1,100 @@
+"""From a seat to what each worker sees: ranks, torchrun's variables, and the macros in its command.
+
+Spellings are torchrun's (torch 2.13, `SubprocessContext` environment); ours begin with ORCHESTRATOR_.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.core.rendezvous import Seat
+from orchestrator.core.specs import GroupSpec, JobSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where one worker stands in one round."""
+
+    rank: int
+    local_rank: int
+    local_world_size: int
+    seat: Seat
+
+
+def places(seat: Seat, nproc: int) -> tuple[Place, ...]:
+    """The places of a node's workers, by local rank."""
+    return tuple(
+        Place(rank=seat.base_rank + local, local_rank=local, local_world_size=nproc, seat=seat)
+        for local in range(nproc)
+    )
+
+
+def rank_variables(place: Place, role: str) -> dict[str, str]:
+    """torchrun's rank variables. A group's ranks count within its role, so the ROLE_ ones equal the plain ones."""
+    seat = place.seat
+    return {
+        "RANK": str(place.rank),
+        "LOCAL_RANK": str(place.local_rank),
+        "GROUP_RANK": str(seat.slot),
+        "ROLE_RANK": str(place.rank),
+        "ROLE_NAME": role,
+        "WORLD_SIZE": str(seat.world_size),
+        "LOCAL_WORLD_SIZE": str(place.local_world_size),
+        "GROUP_WORLD_SIZE": str(seat.size),
+        "ROLE_WORLD_SIZE": str(seat.world_size),
+        "MASTER_ADDR": seat.master_addr,
+        "MASTER_PORT": str(seat.master_port),
+    }
+
+
+def worker_env(
+    job: JobSpec, group: GroupSpec, place: Place, inherited: Mapping[str, str], *, error_file: str, result_file: str
+) -> dict[str, str]:
+    """The complete environment of one worker: inherited, then what the launcher says, then ``worker.env``."""
+    seat, budget = place.seat, group.restart.budget.max
+    env = dict(inherited)
+    if place.local_world_size > 1:
+        env.setdefault("OMP_NUM_THREADS", "1")  # as torchrun: N workers with N threads each would thrash
+    env.setdefault("PYTHONUNBUFFERED", "1")  # what torchrun's `python -u` does, for any command line
+    env.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
+    env |= rank_variables(place, group.role)
+    env |= {
+        "TORCHELASTIC_RESTART_COUNT": str(seat.charged),
+        "TORCHELASTIC_MAX_RESTARTS": str(0 if budget is None else budget),
+        "TORCHELASTIC_RUN_ID": job.run_id,
+        "TORCHELASTIC_USE_AGENT_STORE": "False",
+        "TORCHELASTIC_ERROR_FILE": error_file,
+        "ORCHESTRATOR_RUN_ID": job.run_id,
+        "ORCHESTRATOR_GROUP": group.role,
+        "ORCHESTRATOR_ROUND": str(seat.round),
+        "ORCHESTRATOR_TOKEN": str(seat.token),
+        "ORCHESTRATOR_RESULT_FILE": result_file,
+    }
+    for name, value in group.worker.env.items():
+        if value is None:
+            env.pop(name, None)
+        else:
+            env[name] = value
+    return env
+
+
+_MACRO = re.compile(r"__(rank|local_rank|world_size|local_world_size|node_rank|nnodes|round|run_id|role)__")
+
+
+def fill_in(cmd: Sequence[str], job: JobSpec, group: GroupSpec, place: Place) -> list[str]:
+    """The worker's argv: macros such as ``__rank__`` filled in, all other text untouched."""
+    seat = place.seat
+    values = {
+        "rank": place.rank,
+        "local_rank": place.local_rank,
+        "world_size": seat.world_size,
+        "local_world_size": place.local_world_size,
+        "node_rank": seat.slot,
+        "nnodes": seat.size,
+        "round": seat.round,
+        "run_id": job.run_id,
+        "role": group.role,
+    }
+    return [_MACRO.sub(lambda found: str(values[found[1]]), argument) for argument in cmd]

@@ -1,0 +1,149 @@
+"""What agents and the group say to each other, as typed values.
+
+The atomic decisions are the Lua commands of ``edge/redis/lua``; this module is their vocabulary. Instants never cross
+the wire: replies give milliseconds left, because no two clocks agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.core.words import Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What the caller knows of the group, sent with every command: the newest round in which it had a seat.
+
+    A server that has lost its memory learns from it how far rounds and tokens had got. Zeros: never seated.
+    """
+
+    round: int = 0
+    token: int = 0
+    slot: int = -1
+    size: int = 0
+    members_hash: str = ""
+    charged: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """One agent's place in a settled round. ``slot`` is GROUP_RANK; its workers' RANKs begin at ``base_rank``."""
+
+    round: int
+    token: int
+    slot: int
+    size: int
+    base_rank: int
+    world_size: int
+    members_hash: str
+    master_addr: str
+    master_port: int
+    charged: int  # restarts charged to the run so far
+    consecutive: int  # charged restarts since the group was last healthy for long
+    why: str = ""  # what made this round: "first", "worker failed", "lost node b", …
+
+    def claim(self) -> Claim:
+        """What to send with later commands."""
+        return Claim(
+            round=self.round,
+            token=self.token,
+            slot=self.slot,
+            size=self.size,
+            members_hash=self.members_hash,
+            charged=self.charged,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bid:
+    """What an agent brings to a join."""
+
+    nproc: int
+    addr: str
+    port: int
+    hint: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Joined, not settled yet; ask again in ``due_ms`` at the latest. ``full``: beyond MAX, waits for a gap."""
+
+    due_ms: int
+    joined: int
+    full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Another live agent has this node's name; its lease runs out in ``ms_left`` unless it renews."""
+
+    holder: str
+    ms_left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The group will not have us, and why."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """The run is over, for everyone. ``cause`` is a `Failure` as a dict, or None."""
+
+    outcome: Outcome
+    exit_code: int
+    reason: str = ""
+    cause: Mapping[str, Any] | None = None
+    charged: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The round stands, we are in it, our lease is renewed. ``due_ms``: call again then, a foreign lease may end."""
+
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lapsed:
+    """The group no longer counts us as a member: our lease ran out, or the server has forgotten us."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """Our round ended without anyone's failure being charged; join the next one."""
+
+    round: int  # the round that ended
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """Our round ended by a decision to restart."""
+
+    round: int  # the round that ended
+    charged: bool
+    delay_ms: int  # left, counted from this reply
+    remaining: int | None  # charged restarts that are still allowed; None: no bound
+    reason: str = ""
+    cause: Mapping[str, Any] | None = None  # a `Failure` as a dict; None when a success is repeated (restart=always)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A round was settled; whoever joined it now asks for its seat."""
+
+    round: int
+
+
+JoinReply = Seat | Waiting | Held | Refused | Closed  # replies to join and seat
+RenewReply = Standing | Waiting | Lapsed | Superseded | Restart | Closed
+Verdict = Standing | Superseded | Restart | Closed | Lapsed  # replies to fail, done and verdict
+Notice = Settled | Superseded | Restart | Closed  # what the group's stream tells

@@ -1,0 +1,166 @@
+"""What a job is, once its YAML has been checked: frozen, typed, with every default made explicit.
+
+Specs say *what* to run and *where*; policies say *when* and *how often*. Nothing here reads a file, a clock or an
+environment. Durations are seconds (``_s``). Made by ``config/compile.py`` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class RestartKind(StrEnum):
+    """When a group is restarted."""
+
+    NEVER = "never"
+    ON_FAILURE = "on_failure"
+    ALWAYS = "always"
+
+
+class RuleAction(StrEnum):
+    """What a failure leads to, most severe first."""
+
+    FATAL = "fatal"
+    RETRY = "retry"
+    RETRY_FREE = "retry_free"
+
+
+class LogsKind(StrEnum):
+    """Where workers' output goes: to files, to files and the console, or straight to the console."""
+
+    FILES = "files"
+    TEE = "tee"
+    INHERIT = "inherit"
+
+
+class RendezvousKind(StrEnum):
+    """Who runs the server through which agents meet."""
+
+    EMBEDDED = "embedded"
+    REDIS = "redis"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSpec:
+    """This agent's identity: ``name`` is unique among live agents of a run, ``rank`` a hint for the first round."""
+
+    name: str
+    rank: int | None = None
+    addr: str | None = None  # published as MASTER_ADDR when this node has rank 0; None: that of the server connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSpec:
+    """One worker group's processes, as this node starts them."""
+
+    cmd: tuple[str, ...]  # argv; macros such as __rank__ are not filled in yet
+    nproc: int  # workers on this node
+    env: Mapping[str, str | None] = field(default_factory=dict)  # None unsets a variable of the agent's environment
+    cwd: str | None = None
+    umask: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """At most ``max`` restarts within any ``per_s`` seconds (None: in the whole run). ``max`` None: no bound."""
+
+    max: int | None
+    per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """Delay before the n-th consecutive restart: ``initial_s * factor**(n-1)``, at most ``max_s``, give or take jitter.
+
+    ``jitter`` is a fraction: 0.1 draws from ±10 %. After ``reset_after_s`` of health the count begins again.
+    """
+
+    initial_s: float
+    factor: float
+    max_s: float
+    jitter: float
+    reset_after_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One line of ``restart.rules``. Every condition that is given must hold; an empty one is not given."""
+
+    action: RuleAction
+    exit_codes: frozenset[int] = frozenset()
+    signals: frozenset[int] = frozenset()
+    kinds: frozenset[str] = frozenset()
+    error_types: frozenset[str] = frozenset()
+    message: str | None = None  # regular expression, searched in the failure's message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartPolicy:
+    """When to restart the group, how often, and how patiently."""
+
+    kind: RestartKind
+    budget: Budget  # of charged restarts, shared by all nodes
+    free: Budget  # bounds the restarts that are not charged, so that they cannot loop hot
+    backoff: Backoff
+    rules: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSpec:
+    """One role: its processes, how many nodes it spans, and its policy."""
+
+    role: str
+    min_nodes: int
+    max_nodes: int
+    worker: WorkerSpec
+    restart: RestartPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RendezvousSpec:
+    """How agents meet. ``url`` is None for an embedded server, whose address is made when it starts."""
+
+    kind: RendezvousKind
+    url: str | None = None
+    listen: tuple[str, int] | None = None  # embedded: TCP host and port for other nodes
+    join_timeout_s: float
+    last_call_s: float
+    lease_s: float
+    scale_up_s: float
+    server_grace_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopPolicy:
+    """The stop ladder: ``signal``, SIGCONT, one shared ``grace_s``, SIGKILL to the tree, a bounded ``kill_wait_s``."""
+
+    signal: int
+    grace_s: float
+    kill_wait_s: float
+    forward: frozenset[int] = frozenset()  # signals to the agent that go to workers as they are
+    preempt: frozenset[int] = frozenset()  # signals to the agent that end it with exit code 75
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogsSpec:
+    """Where workers' output goes. ``console`` is None for all ranks; ``prefix`` has {role}, {rank}, … or ${…}."""
+
+    kind: LogsKind
+    dir: str
+    prefix: str
+    console: frozenset[int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """All that one agent needs to know."""
+
+    run_id: str
+    run_dir: str  # holds events.jsonl, result.json, job.yaml
+    node: NodeSpec
+    groups: tuple[GroupSpec, ...]
+    rendezvous: RendezvousSpec
+    stop: StopPolicy
+    logs: LogsSpec

@@ -1,0 +1,1 @@
+"""What does: processes, Redis, files. It decides nothing that `core` could decide."""

@@ -1,0 +1,135 @@
+"""The table, exhaustively: every state, every event, every guard, of every kind of configuration."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from orchestrator.core.graph import mermaid, text
+from orchestrator.core.machine import Facts, GroupMachine
+from orchestrator.core.specs import GroupSpec, RestartKind
+from orchestrator.core.table import CORE, Row, Table, build
+from orchestrator.core.verify import verify
+from orchestrator.core.words import FINAL, Effect, Event, Outcome, State
+from orchestrator.errors import IllegalEvent
+from tests.core.specs import AT_ONCE, BACKOFF, group
+
+CONFIGS = [
+    (group(kind, nodes=nodes, backoff=backoff), preempt)
+    for kind, nodes, backoff, preempt in product(
+        RestartKind, ((1, 1), (2, 2), (1, 4)), (BACKOFF, AT_ONCE), (False, True)
+    )
+]
+IDS = [
+    f"{spec.restart.kind}-{spec.min_nodes}:{spec.max_nodes}-{spec.restart.backoff.max_s:g}s-{preempt}"
+    for spec, preempt in CONFIGS
+]
+
+
+def states(rows: Table) -> set[State]:
+    return {state for row in rows for state in (row.source, row.target)}
+
+
+@pytest.mark.parametrize(("spec", "preempt"), CONFIGS, ids=IDS)
+def test_every_state_event_and_guard_is_a_row_or_an_illegal_event(spec: GroupSpec, preempt: bool) -> None:
+    rows = build(spec, preempt=preempt)
+    known = {(row.source, row.event): row for row in rows if row.guard is None}
+    guarded = {(row.source, row.event) for row in rows if row.guard is not None}
+    machine = GroupMachine(rows)
+    for state, event, outcome in product(states(rows), Event, Outcome):
+        machine._position.state = state.value
+        if (state, event) in known:
+            step = machine.step(event, Facts(outcome=outcome))
+            assert step.row == known[state, event]
+            assert machine.state is step.row.target
+        elif (state, event) in guarded:
+            machine.step(event, Facts(outcome=outcome))
+            assert (
+                machine.state
+                is {"succeeded": State.SUCCEEDED, "failed": State.FAILED, "stopped": State.STOPPED}[outcome]
+            )
+        else:
+            with pytest.raises(IllegalEvent):
+                machine.step(event, Facts(outcome=outcome))
+            assert machine.state is state, "an illegal event must not move the machine"
+
+
+@pytest.mark.parametrize(("spec", "preempt"), CONFIGS, ids=IDS)
+def test_every_configuration_compiles_to_a_sound_table(spec: GroupSpec, preempt: bool) -> None:
+    assert verify(build(spec, preempt=preempt)) == []
+
+
+@pytest.mark.parametrize(("spec", "preempt"), CONFIGS, ids=IDS)
+def test_workers_are_stopped_before_a_run_is_left(spec: GroupSpec, preempt: bool) -> None:
+    with_workers = {State.STARTING, State.HEALTHY}
+    for row in build(spec, preempt=preempt):
+        if row.source in with_workers and row.target not in {*with_workers, State.FINISHING, State.DECIDING}:
+            assert Effect.STOP_WORKERS in row.effects, row
+
+
+def test_an_unused_feature_leaves_no_row() -> None:
+    never = build(group(RestartKind.NEVER))
+    assert State.BACKOFF not in states(never)
+    assert not any(row.event in {Event.RESTART_DECIDED, Event.PEER_FAILED, Event.PREEMPTED} for row in never)
+    assert State.BACKOFF not in states(build(group(backoff=AT_ONCE)))
+    assert any(row.event is Event.PEER_FAILED for row in build(group(nodes=(2, 2))))
+    assert any(row.event is Event.PREEMPTED for row in build(group(), preempt=True))
+    assert not any(row.event is Event.ROUND_REPEATED for row in build(group()))
+    assert any(row.event is Event.ROUND_REPEATED for row in build(group(RestartKind.ALWAYS)))
+
+
+def test_every_word_is_used_by_some_configuration() -> None:
+    rows = [row for spec, preempt in CONFIGS for row in build(spec, preempt=preempt)]
+    assert {row.event for row in rows} == set(Event)
+    assert {effect for row in rows for effect in row.effects} == set(Effect)
+    assert {state for row in rows for state in (row.source, row.target)} == set(State)
+
+
+ROW = {(row.source, row.event): row for row in CORE}
+SOUND = build(group())
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ((*SOUND, Row(State.SUCCEEDED, Event.WORKER_FAILED, State.FAILED)), "final state SUCCEEDED has a row for"),
+        ((*SOUND, Row(State.INIT, Event.AGENT_STARTED, State.HEALTHY)), "rows for agent_started in INIT compete"),
+        (tuple(row for row in SOUND if row.source is not State.BACKOFF), "state BACKOFF leads to no final state"),
+        (tuple(row for row in SOUND if row.target is not State.DRAINING), "state DRAINING cannot be reached"),
+        (
+            tuple(row for row in SOUND if (row.source, row.event) != (State.HEALTHY, Event.STOP_REQUESTED)),
+            "state HEALTHY does not accept stop_requested",
+        ),
+        (
+            tuple(row for row in SOUND if row.target is not State.STOPPED),
+            "rows for run_left in CLOSING compete, or their guards leave a gap",
+        ),
+    ],
+)
+def test_a_broken_table_is_found_out(rows: Table, said: str) -> None:
+    assert any(said in problem for problem in verify(rows)), verify(rows)
+
+
+def test_stop_rows_do_not_hide_a_dead_end() -> None:
+    only_stops = tuple(row for row in SOUND if row.source is not State.STOPPING or row.event is Event.STOP_REQUESTED)
+    assert any("STOPPING leads to no final state" in problem for problem in verify(only_stops))
+
+
+def test_the_graph_shows_every_move_of_the_machine() -> None:
+    drawing = mermaid(SOUND)
+    for row in SOUND:
+        if row.source is not row.target and row.event not in {Event.STOP_REQUESTED, Event.RENDEZVOUS_FAILED}:
+            drawn = f"{row.source} --> {row.target}: " in drawing and row.event in drawing
+            assert drawn or row.event is Event.RUN_CLOSED, row
+    assert drawing.startswith("stateDiagram-v2\n    [*] --> INIT\n")
+
+
+def test_the_text_has_one_line_a_row() -> None:
+    assert len(text(SOUND).splitlines()) == len(SOUND) + 1
+
+
+def test_a_row_is_data() -> None:
+    assert replace(ROW[State.INIT, Event.AGENT_STARTED], target=State.HEALTHY).target is State.HEALTHY
+    assert {State.SUCCEEDED, State.FAILED, State.STOPPED} == FINAL
