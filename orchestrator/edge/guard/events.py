@@ -1,0 +1,113 @@
+"""What the guard tells the agent, as values; and how they are read off the wire.
+
+Nothing is done here. Invariant: a message that is no event of ours raises, it is never passed over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from orchestrator.edge.guard.protocol import ProtocolError
+
+if TYPE_CHECKING:
+    from orchestrator.edge.guard.protocol import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """The worker runs: exec has succeeded."""
+
+    handle: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnFailed:
+    """The worker, or the server, could not be started.
+
+    ``step`` is one of pipe, fork, pidfd, setsid, open_stdin, open_stdout, open_stderr, umask, chdir, limits, pdeathsig,
+    signals, exec, and id_in_use when the handle was used before (a mistake of the agent).
+    """
+
+    handle: int
+    step: str
+    errno: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The worker's main process has ended, by a code or by a signal."""
+
+    handle: int
+    pid: int
+    exit_code: int | None
+    signal: int | None
+    core: bool
+    sent_by_us: bool  # it ended after our own stop or kill: a consequence, never a root cause
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A stop is over: nothing is left of its workers but, maybe, processes that the kernel does not let die."""
+
+    ticket: int
+    unkillable: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStarted:
+    """A server runs; for the first time or again."""
+
+    handle: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerDied:
+    """A server has ended; if it was to be restarted, a ServerStarted follows."""
+
+    handle: int
+    exit_code: int | None
+    signal: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """The moment of the fence has passed without being extended: all workers have been killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuardLost:
+    """The guard has ended unasked. Its direct children died with it; `sweep_orphans` finds the rest."""
+
+    pid: int
+    exit_code: int | None
+    signal: int | None
+
+
+GuardEvent: TypeAlias = Spawned | SpawnFailed | Exited | Stopped | ServerStarted | ServerDied | Fenced | GuardLost
+
+
+_KINDS: dict[str, type[GuardEvent]] = {
+    "spawned": Spawned,
+    "spawn_failed": SpawnFailed,
+    "exited": Exited,
+    "stopped": Stopped,
+    "server_started": ServerStarted,
+    "server_died": ServerDied,
+    "fenced": Fenced,
+}
+
+
+def event_of(message: Message) -> GuardEvent:
+    """The event that a message tells of. Raises ProtocolError if it is none."""
+    fields: dict[str, Any] = dict(message)
+    kind = _KINDS.get(fields.pop("op"))
+    if kind is None:
+        raise ProtocolError(f"the guard tells of {message['op']!r}, which is no event")
+    if "id" in fields:
+        fields["handle"] = fields.pop("id")
+    if "unkillable" in fields:
+        fields["unkillable"] = tuple(fields["unkillable"])
+    return kind(**fields)

@@ -1,0 +1,159 @@
+"""From fork to exec: how one worker, or the embedded server, comes to life.
+
+Knows nothing of what is kept about it afterwards. Invariant: every descriptor of the guard is close-on-exec, so a
+program starts with exactly 0, 1 and 2; and it starts with all signals unblocked and at their default.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from errno import EINVAL
+
+from orchestrator.edge.guard.libc import die_with_parent, unblock_signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NoReturn
+
+_LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+_SPAWN_FAILED = 127
+
+_given: list[tuple[int, int]] = []  # the descriptor limit before the guard raised its own; workers get it back
+
+
+def raise_descriptor_limit() -> None:
+    """Let the guard hold a pidfd for each of very many workers. They themselves see the limit that it had."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        return  # some containers forbid it: then spawning reports EMFILE when there are too many
+    _given.append((soft, hard))
+
+
+class SpawnError(Exception):
+    """The process could not be made. ``step`` says at which point, ``errno`` why."""
+
+    def __init__(self, step: str, errno: int) -> None:
+        super().__init__(f"{step}: {os.strerror(errno)}")
+        self.step = step
+        self.errno = errno
+
+
+class Program:
+    """What to run. ``env`` is complete; paths of None are inherited from the guard, as is the umask."""
+
+    __slots__ = ("argv", "cwd", "env", "stderr", "stdout", "umask")
+
+    def __init__(
+        self,
+        argv: list[str],
+        env: Mapping[str, str],
+        *,
+        cwd: str | None = None,
+        stdout: str | None = None,
+        stderr: str | None = None,
+        umask: int | None = None,
+    ) -> None:
+        self.argv = argv
+        self.env = env
+        self.cwd = cwd
+        self.stdout = stdout
+        self.stderr = stderr
+        self.umask = umask
+
+
+def candidates(program: Program) -> list[str]:
+    """The files that may be meant by ``argv[0]``, looked up along the PATH of the worker, not along ours."""
+    name = program.argv[0]
+    if "/" in name:
+        return [name]
+    path = program.env.get("PATH", os.defpath)
+    return [os.path.join(folder or ".", name) for folder in path.split(":")]
+
+
+def start(program: Program) -> tuple[int, int, int]:
+    """Fork. Returns (pid, pidfd, error pipe): the pipe ends empty on exec, or with what `read_failure` reads."""
+    step = "pipe"
+    fds: list[int] = []
+    try:
+        fds += os.pipe2(os.O_CLOEXEC)
+        files = candidates(program)  # before the fork: the child does as little as it can
+        guard = os.getpid()
+        step = "fork"
+        pid = os.fork()
+        if pid == 0:
+            _become(program, files, guard, fds[1])
+        os.close(fds.pop())
+        try:
+            return pid, os.pidfd_open(pid), fds[0]
+        except OSError:
+            step = "pidfd"
+            os.kill(pid, signal.SIGKILL)  # a child of ours that nobody has reaped: the number is its own
+            os.waitpid(pid, 0)
+            raise
+    except OSError as problem:
+        for fd in fds:
+            os.close(fd)
+        raise SpawnError(step, problem.errno or 0) from None
+
+
+def read_failure(error_fd: int) -> SpawnError | None:
+    """What the child said before exec; None if exec went well (or if it was killed before: its exit tells)."""
+    words = os.read(error_fd, 256).decode().split()
+    return SpawnError(words[0], int(words[1])) if words else None
+
+
+def _become(program: Program, files: list[str], guard: int, error_fd: int) -> NoReturn:
+    """In the child: turn into the program, or say which step failed, and end."""
+    step = "setsid"
+    errno = 0
+    try:
+        os.setsid()
+        step = "open_stdin"
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        step = "open_stdout"
+        if program.stdout is not None:
+            os.dup2(os.open(program.stdout, _LOG_FLAGS, 0o666), 1)
+        step = "open_stderr"
+        if program.stderr is not None:
+            os.dup2(os.open(program.stderr, _LOG_FLAGS, 0o666), 2)
+        step = "umask"  # after the logs were opened: theirs is the launcher's
+        if program.umask is not None:
+            os.umask(program.umask)
+        step = "chdir"
+        if program.cwd is not None:
+            os.chdir(program.cwd)
+        step = "limits"
+        for limit in _given:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        step = "pdeathsig"
+        die_with_parent(guard)
+        step = "signals"  # a stop that came since the fork is pending, and ends us here
+        unblock_signals()
+        step = "exec"
+        errno = _exec(files, program)
+    except OSError as problem:
+        errno = problem.errno or 0
+    except BaseException:  # a NUL in an argument, say; and nothing may escape into a second guard
+        errno = EINVAL
+    try:
+        os.write(error_fd, f"{step} {errno}".encode())
+    finally:
+        os._exit(_SPAWN_FAILED)
+
+
+def _exec(files: list[str], program: Program) -> int:
+    """Try the files in turn; returns only when none can be run, with the errno that says most about why."""
+    worst = 0
+    for file in files:
+        try:
+            os.execve(file, program.argv, program.env)  # noqa: S606 - running programs without a shell is the purpose
+        except (FileNotFoundError, NotADirectoryError) as problem:
+            worst = worst or problem.errno or 0
+        except PermissionError as problem:  # as in execvp(3): remember it, but look further along PATH
+            worst = problem.errno or 0
+    return worst

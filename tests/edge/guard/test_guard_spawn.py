@@ -1,0 +1,178 @@
+"""From a request to an exit: what workers are given, and what is told of them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orchestrator.edge.guard.client import Exited, Spawned, SpawnFailed
+from tests.edge.procs import children, read_pid, wait_until
+
+if TYPE_CHECKING:
+    from tests.edge.guard.conftest import Agent
+
+
+def test_an_exit_code_is_reported_after_the_start(agent: Agent) -> None:
+    handle = agent.sh("exit 42")
+    exited = agent.wait(Exited, handle)
+    assert agent.events == [Spawned(handle, exited.pid), exited]
+    assert (exited.exit_code, exited.signal, exited.sent_by_us) == (42, None, False)
+
+
+def test_a_foreign_signal_is_reported_as_such(agent: Agent) -> None:
+    handle = agent.sh("kill -KILL $$")
+    exited = agent.wait(Exited, handle)
+    assert (exited.exit_code, exited.signal, exited.sent_by_us, exited.core) == (None, signal.SIGKILL, False, False)
+
+
+@pytest.mark.parametrize(
+    ("argv", "options", "step", "code"),
+    [
+        (["/no/such/program"], {}, "exec", errno.ENOENT),
+        (["no-such-program-on-the-path"], {}, "exec", errno.ENOENT),
+        (["/etc/passwd"], {}, "exec", errno.EACCES),
+        (["/tmp"], {}, "exec", errno.EACCES),
+        (["true", "a\0b"], {}, "exec", errno.EINVAL),
+        (["true"], {"cwd": "/no/such/directory"}, "chdir", errno.ENOENT),
+        (["true"], {"stdout": "/no/such/directory/out.log"}, "open_stdout", errno.ENOENT),
+        (["true"], {"stderr": "/tmp"}, "open_stderr", errno.EISDIR),
+    ],
+)
+def test_a_failed_start_names_its_step_and_errno(
+    agent: Agent, argv: list[str], options: dict[str, str], step: str, code: int
+) -> None:
+    handle = agent.spawn(*argv, **options)
+    agent.wait(SpawnFailed, handle)
+    agent.wait(Exited, agent.spawn("true"))
+    assert agent.events[0] == SpawnFailed(handle, step, code)
+    assert not [event for event in agent.events[1:] if getattr(event, "handle", None) == handle]
+    wait_until(lambda: not children(agent.client.pid), "the failed child is reaped")
+
+
+def test_a_handle_in_use_is_refused_and_its_worker_left_alone(agent: Agent) -> None:
+    handle = agent.sh("sleep 1000")
+    pid = agent.pid_of(handle)
+    agent.client.spawn(handle, ["true"], agent.env)
+    assert agent.wait(SpawnFailed, handle).step == "id_in_use"
+    os.kill(pid, 0)
+
+
+def test_a_worker_starts_with_a_clean_slate(agent: Agent, tmp_path: Path) -> None:
+    out = tmp_path / "out.log"
+    out.write_text("kept\n")
+    code = (
+        "import os; status = open('/proc/self/status').read()\n"
+        "print([line for line in status.splitlines() if line[:6] in ('SigBlk', 'SigCgt')])\n"
+        "print(sorted(int(fd) for fd in os.listdir('/proc/self/fd'))[:-1], os.readlink('/proc/self/fd/0'))\n"
+        "print(os.getsid(0) == os.getpid(), os.getcwd(), oct(os.umask(0)))\n"
+        "print(os.environ['ORCHESTRATOR_GUARD'], os.getppid())\n"
+    )
+    handle = agent.python(code, stdout=str(out), cwd=str(tmp_path), umask=0o027)
+    assert agent.wait(Exited, handle).exit_code == 0
+    kept, signals, fds, process, marker = out.read_text().splitlines()
+    assert kept == "kept"
+    assert "'SigBlk:\\t0000000000000000'" in signals
+    assert fds == "[0, 1, 2] /dev/null"
+    assert process == f"True {tmp_path} 0o27"
+    assert marker == f"{agent.client.pid}.{handle} {agent.client.pid}"
+
+
+def test_signals_that_python_ignores_are_at_their_default_in_a_worker(agent: Agent, tmp_path: Path) -> None:
+    out = tmp_path / "out.log"
+    agent.wait(Exited, agent.sh("grep SigIgn /proc/self/status", stdout=str(out)))
+    ignored = int(out.read_text().split()[1], 16)
+    assert not [signum for signum in signal.valid_signals() if ignored >> (signum - 1) & 1]
+
+
+def test_the_descriptor_limit_is_the_launchers_own(agent: Agent, tmp_path: Path) -> None:
+    out = tmp_path / "out.log"
+    agent.wait(Exited, agent.sh("ulimit -Sn; ulimit -Hn", stdout=str(out)))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert out.read_text().split() == [str(soft), str(hard)]
+
+
+def test_a_program_is_looked_up_along_the_workers_own_path(agent: Agent, tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "only-here"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexit 7\n")
+    program.chmod(0o755)
+    handle = agent.number()
+    agent.client.spawn(handle, ["only-here"], {"PATH": f"/no/such:{program.parent}"})
+    assert agent.wait(Exited, handle).exit_code == 7
+
+
+def test_relative_paths_mean_the_agents_directory_of_now(
+    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "later").mkdir()
+    monkeypatch.chdir(tmp_path)
+    agent.wait(Exited, agent.sh("pwd", cwd="later", stdout="out.log"))
+    assert (tmp_path / "out.log").read_text().strip() == str(tmp_path / "later")
+
+
+def test_a_grandchild_that_holds_stdout_does_not_delay_the_exit(agent: Agent, tmp_path: Path) -> None:
+    out = tmp_path / "out.log"
+    handle = agent.sh("sleep 1000 & echo $! > pid; exit 5", stdout=str(out), cwd=str(tmp_path))
+    assert agent.wait(Exited, handle).exit_code == 5
+    wait_until(lambda: not Path(f"/proc/{read_pid(tmp_path / 'pid')}").exists(), "the grandchild is swept and reaped")
+
+
+def test_many_exits_at_once_are_all_told_and_leave_no_zombie(agent: Agent) -> None:
+    handles = [agent.sh(f"exit {number}") for number in range(40)]
+    codes = [agent.wait(Exited, handle).exit_code for handle in handles]
+    assert codes == list(range(40))
+    assert children(agent.client.pid) == []
+
+
+def test_descriptors_return_to_the_baseline(agent: Agent) -> None:
+    def descriptors() -> int:
+        return len(list(Path(f"/proc/{agent.client.pid}/fd").iterdir()))
+
+    agent.wait(Exited, agent.spawn("true"))
+    agent.round_trip()
+    before = descriptors()
+    for handle in [agent.spawn("true") for _ in range(50)]:
+        agent.wait(Exited, handle)
+    agent.wait(SpawnFailed, agent.spawn("/no/such/program"))
+    wait_until(lambda: descriptors() == before, "no descriptor is left over")
+
+
+def test_a_sole_exit_is_told_promptly(agent: Agent, tmp_path: Path) -> None:
+    handles = [agent.sh("echo > ready; exec sleep 1000", cwd=str(tmp_path)) for _ in range(4)]
+    pids = [agent.pid_of(handle) for handle in handles]
+    agent.round_trip()
+    began = time.monotonic()
+    os.kill(pids[2], signal.SIGKILL)
+    exited = agent.wait(Exited, handles[2])
+    assert time.monotonic() - began < 1  # a few milliseconds on a quiet machine; polling would take longer
+    assert not exited.sent_by_us
+    assert len(agent.of_kind(Exited)) == 1
+
+
+def test_the_guard_is_small_and_single_threaded(agent: Agent) -> None:
+    agent.wait(Exited, agent.spawn("true"))
+    status = Path(f"/proc/{agent.client.pid}/status").read_text()
+    values = dict(line.split(":", 1) for line in status.splitlines())
+    assert int(values["VmRSS"].split()[0]) < 12 * 1024
+    assert int(values["Threads"]) == 1
+    assert os.getsid(agent.client.pid) == agent.client.pid
+
+
+def test_the_guard_imports_nothing_dear(agent: Agent, tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
+    code = (
+        f"import sys; sys.path.append({str(root)!r}); from orchestrator.edge.guard import guard\n"
+        "print(*sorted({'re', 'json', 'typing', 'dataclasses', 'pathlib', 'subprocess', 'asyncio', 'socket', 'ssl'}"
+        " & set(sys.modules)))"
+    )
+    out = tmp_path / "out.log"
+    assert agent.wait(Exited, agent.spawn(sys.executable, "-I", "-S", "-c", code, stdout=str(out))).exit_code == 0
+    assert out.read_text().split() == []
