@@ -1,0 +1,214 @@
+"""A worker group as its server keeps it: every step that agents take together, as a method with typed replies.
+
+Each method is one Lua command of ``lua/``, executed atomically. Nothing is decided here and nothing is remembered but
+the last bid and the place in the stream. Invariant: every method may be repeated, with the same effect and answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+from orchestrator.core.failures import Failure
+from orchestrator.core.rendezvous import (
+    Bid,
+    Claim,
+    Closed,
+    Held,
+    JoinReply,
+    Lapsed,
+    Notice,
+    Refused,
+    RenewReply,
+    Restart,
+    Verdict,
+    Waiting,
+)
+from orchestrator.core.restart import delay_s as backoff_delay_s
+from orchestrator.core.specs import Budget, RendezvousSpec, RestartKind, RestartPolicy, RuleAction
+from orchestrator.core.words import Outcome
+from orchestrator.edge.redis import replies
+from orchestrator.edge.redis.connection import Connection
+from orchestrator.edge.redis.resp import encode
+from orchestrator.edge.redis.scripts import EVENTS, group_keys, script
+from orchestrator.errors import RendezvousError
+
+NAME_LIMIT, REASON_LIMIT, CAUSE_LIMIT = 255, 1024, 65536  # bytes, as lua/ checks them
+HOUR_S = 3600.0
+
+Will = tuple[dict[str, object], Sequence[bytes]]
+
+
+class GroupStore:
+    """One agent's access to one group."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        run_id: str,
+        role: str,
+        node: str,
+        nonce: str,
+        min_nodes: int,
+        max_nodes: int,
+        rendezvous: RendezvousSpec,
+        restart: RestartPolicy,
+    ) -> None:
+        for what, text in (("run_id", run_id), ("role", role), ("node.name", node), ("nonce", nonce)):
+            _check_name(what, text)
+        self._connection = connection
+        self._keys = group_keys(run_id, role)
+        self._who = (node, nonce)
+        self._restart = restart
+        self._rules: tuple[int, ...] = (
+            max(1, _ms(rendezvous.lease_s)),
+            _ms(max(HOUR_S, 2 * rendezvous.server_grace_s)),
+            min_nodes,
+            max_nodes,
+            _ms(rendezvous.last_call_s),
+            _ms(rendezvous.scale_up_s),
+            *_budget(restart.free),
+        )
+        self._bid: Bid | None = None
+        self._held = False  # by another agent: our name, which we wait for
+        self._cursor: str | None = None
+        self._joined = asyncio.Event()
+
+    async def join(self, bid: Bid, claim: Claim) -> JoinReply:
+        """Take part in the next round. Repeat it when `Held` says that the name will be free."""
+        self._bid = bid
+        hint = -1 if bid.hint is None else bid.hint
+        raw = await self._call("join", claim, bid.nproc, bid.addr, bid.port, hint)
+        cursor, reply = replies.join_reply(raw)
+        if self._cursor is None or _instant(cursor) < _instant(self._cursor):  # first, or the server began anew
+            self._cursor = cursor
+        self._joined.set()
+        self._held = isinstance(reply, Held)
+        return reply
+
+    async def seat(self, claim: Claim) -> JoinReply:
+        """What has become of the join. A server that has forgotten it is told again."""
+        reply = replies.seat_reply(await self._call("seat", claim))
+        if not isinstance(reply, Lapsed):
+            return reply
+        return Refused(reply.why) if self._bid is None else await self.join(self._bid, claim)
+
+    async def renew(self, claim: Claim) -> RenewReply:
+        """Prolong our lease, and learn whether the claimed round stands. ``Waiting(0, …)``: ask for the seat now."""
+        if self._held:  # there is no lease of ours yet, and that is no news
+            return Waiting(max(1, self._rules[0] // 3), 0)
+        return replies.renew_reply(await self._call("renew", claim))
+
+    async def fail(self, claim: Claim, action: RuleAction, delay_s: float, consecutive: int, cause: Failure) -> Verdict:
+        """Report that the claimed round has failed here; the group decides once, by the most severe report."""
+        reason = f"rank {cause.rank} on node {cause.node}: {cause.how()}"
+        budget = _budget(self._restart.budget)
+        raw = await self._call(
+            "fail", claim, action.value, _ms(delay_s), consecutive, *budget, _clip(reason), _cause_json(cause)
+        )
+        return replies.verdict_reply(raw)
+
+    async def done(self, claim: Claim) -> Verdict:
+        """Report that all our workers of the claimed round succeeded; the last member to do so ends the run."""
+        again = self._restart.kind is RestartKind.ALWAYS
+        delay_s = backoff_delay_s(1, self._restart.backoff, random.random()) if again else 0.0
+        raw = await self._call("done", claim, int(again), _ms(delay_s), *_budget(self._restart.budget))
+        return replies.verdict_reply(raw)
+
+    async def verdict(self, claim: Claim) -> Verdict:
+        """The fate of the claimed round."""
+        return replies.verdict_reply(await self._call("verdict", claim))
+
+    async def leave(self, claim: Claim, why: str) -> None:
+        """Give up our place; a settled round that needs us is superseded at once."""
+        await self._call("leave", claim, _clip(why))
+
+    async def close(self, claim: Claim, outcome: Outcome, exit_code: int, reason: str, cause: Failure | None) -> Closed:
+        """End the run for everyone; returns how it really ended, should somebody have been faster."""
+        text = _cause_json(cause) if cause is not None else ""
+        raw = await self._call("close", claim, outcome.value, exit_code, _clip(reason), text)
+        return replies.closed_reply(raw)
+
+    async def notices(self) -> AsyncIterator[Notice]:
+        """What happens to the group from our first join on, nothing left out; ends with `Closed`."""
+        await self._joined.wait()
+        while True:
+            for entry, fields in await self._connection.read(self._keys[EVENTS], self._cursor or "0-0"):
+                self._cursor = entry
+                notice = replies.notice(fields)
+                if isinstance(notice, Restart) and notice.delay_ms > 0:
+                    age_ms = await self._connection.server_ms() - _instant(entry)[0]
+                    notice = replace(notice, delay_ms=max(0, notice.delay_ms - max(0, age_ms)))
+                yield notice
+                if isinstance(notice, Closed):
+                    return
+
+    def last_will(self, why: str) -> Will:
+        """What our guard should send, and where to, once this process has died: that we have left."""
+        leave = script("leave")
+        words = ("EVAL", leave.source, len(self._keys), *self._keys, *self._caller(Claim()), _clip(why))
+        address = self._connection.address
+        return address.will_address(), tuple(encode(*command) for command in (*address.greeting(), words))
+
+    def _caller(self, claim: Claim) -> tuple[str | int, ...]:
+        """ARGV[1] to ARGV[16] of every command, see lua/lib.lua."""
+        return (
+            *self._who,
+            claim.round,
+            claim.token,
+            claim.slot,
+            claim.size,
+            claim.members_hash,
+            claim.charged,
+            *self._rules,
+        )
+
+    async def _call(self, command: str, claim: Claim, *args: str | int) -> object:
+        return await self._connection.call(script(command), self._keys, (*self._caller(claim), *args))
+
+
+def _check_name(what: str, text: str) -> None:
+    if not text or len(text.encode(errors="replace")) > NAME_LIMIT or any(ord(letter) < ord(" ") for letter in text):
+        raise RendezvousError(f"{what} must have 1 to {NAME_LIMIT} bytes and no control characters, not {text!r:.80}")
+
+
+def _ms(seconds: float) -> int:
+    return max(0, round(seconds * 1000))
+
+
+def _budget(budget: Budget) -> tuple[int, int]:
+    """A budget as lua/ counts it: at most so many (-1: no bound) within so many ms (0: the whole run)."""
+    per_ms = 0 if budget.per_s is None else max(1, _ms(budget.per_s))
+    return (-1 if budget.max is None else budget.max), per_ms
+
+
+def _instant(entry: str) -> tuple[int, int]:
+    """A stream id, comparable: milliseconds of the server's clock, then a counter."""
+    ms, _, counter = entry.partition("-")
+    return int(ms), int(counter or 0)
+
+
+def _clip(text: str) -> str:
+    return text.encode(errors="replace")[:REASON_LIMIT].decode(errors="ignore")
+
+
+def _cause_json(cause: Failure) -> str:
+    """The failure as JSON that fits: its texts are cut as far as needed, a traceback and last lines from the front."""
+    limit = CAUSE_LIMIT
+    while len(text := json.dumps(cause.to_dict())) > CAUSE_LIMIT:
+        limit //= 2
+        cause = replace(
+            cause,
+            message=cause.message[:limit],
+            error_type=cause.error_type[:limit],
+            log=cause.log[:limit],
+            traceback=cause.traceback[len(cause.traceback) - min(limit, len(cause.traceback)) :],
+            last_lines=tuple(line[:limit] for line in cause.last_lines[-max(1, limit // 1000) :]),
+        )
+        if limit == 0:
+            break  # what is left are names, which are short
+    return text

@@ -1,0 +1,17 @@
+-- close: end the run for everyone. The first close wins; later ones learn what it said.
+--
+-- KEYS       all keys of the group, see lib.lua
+-- ARGV[1-16] the caller, its claim and the group's rules, see lib.lua
+-- ARGV[17]   outcome: succeeded | failed | stopped    ARGV[18] exit_code    ARGV[19] reason    ARGV[20] cause, JSON or ""
+-- returns    closed
+
+local outcome, exit_code = ARGV[17], number(ARGV[18], 0, 'exit_code')
+local reason, cause = text(ARGV[19], 1024, 'reason'), text(ARGV[20], 65536, 'cause')
+if not ({succeeded = 1, failed = 1, stopped = 1})[outcome] then error('BADARG outcome is unknown') end
+
+tick()
+if not is('closed') then
+  set('charged', math.max(num('charged'), claim.charged)) -- the server may have lost its memory
+  close(outcome, exit_code, reason, cause)
+end
+return finish(closed())

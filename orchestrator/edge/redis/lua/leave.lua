@@ -1,0 +1,15 @@
+-- leave: the caller goes, or has died and its guard says so. A name that another agent holds now is not touched.
+--
+-- KEYS       all keys of the group, see lib.lua
+-- ARGV[1-16] the caller, its claim and the group's rules, see lib.lua
+-- ARGV[17]   why, for people
+-- returns    {"left"}
+
+local why = text(ARGV[17], 1024, 'why')
+
+tick()
+if not is('closed') and known() then
+  lose({name}, 'node ' .. name .. ' left: ' .. why)
+  if is('open') then progress() end
+end
+return finish({'left'})

@@ -1,0 +1,169 @@
+"""From what the commands reply to the words of `core.rendezvous`: the one place that knows the wire's order.
+
+A reply is input. Invariant: whatever arrives, it becomes a typed value or a RendezvousError, nothing in between.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from orchestrator.core.rendezvous import (
+    Closed,
+    Held,
+    JoinReply,
+    Lapsed,
+    Notice,
+    Refused,
+    RenewReply,
+    Restart,
+    Seat,
+    Settled,
+    Standing,
+    Superseded,
+    Verdict,
+    Waiting,
+)
+from orchestrator.core.words import Outcome
+from orchestrator.errors import RendezvousError
+
+Reply = Seat | Waiting | Held | Refused | Closed | Standing | Lapsed | Superseded | Restart | Settled
+Row = Sequence[Any]
+
+
+def _number(value: object) -> int:
+    if isinstance(value, float) and value.is_integer():  # the stream's JSON comes from Lua, which knows only doubles
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is not a whole number")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value
+
+
+def _cause(value: object) -> Mapping[str, Any] | None:
+    cause = json.loads(_text(value) or "null")
+    if cause is not None and not isinstance(cause, dict):
+        raise TypeError("a cause is a mapping")
+    return cause
+
+
+def _seat(row: Row) -> Seat:
+    fields = ("round", "token", "slot", "size", "base_rank", "world_size")
+    return Seat(
+        **dict(zip(fields, map(_number, row[:6]), strict=True)),
+        members_hash=_text(row[6]),
+        master_addr=_text(row[7]),
+        master_port=_number(row[8]),
+        charged=_number(row[9]),
+        consecutive=_number(row[10]),
+        why=_text(row[11]),
+    )
+
+
+def _restart(row: Row) -> Restart:
+    remaining = _number(row[3])
+    return Restart(
+        round=_number(row[0]),
+        charged=bool(_number(row[1])),
+        delay_ms=_number(row[2]),
+        remaining=None if remaining < 0 else remaining,
+        reason=_text(row[4]),
+        cause=_cause(row[5]),
+    )
+
+
+def _closed(row: Row) -> Closed:
+    return Closed(
+        outcome=Outcome(_text(row[0])),
+        exit_code=_number(row[1]),
+        reason=_text(row[2]),
+        cause=_cause(row[3]),
+        charged=_number(row[4]),
+    )
+
+
+_PARSERS: dict[str, Callable[[Row], Reply]] = {
+    "seat": _seat,
+    "waiting": lambda row: Waiting(_number(row[0]), _number(row[1]), bool(_number(row[2]))),
+    "held": lambda row: Held(_text(row[0]), _number(row[1])),
+    "standing": lambda row: Standing(_number(row[0])),
+    "lapsed": lambda row: Lapsed(_text(row[0])),
+    "superseded": lambda row: Superseded(_number(row[0]), _text(row[1])),
+    "restart": _restart,
+    "closed": _closed,
+    "settled": lambda row: Settled(_number(row[0])),
+}
+
+
+def _unexpected(raw: object, problem: object) -> RendezvousError:
+    return RendezvousError(f"the server's reply is not one that this version knows ({problem}): {raw!r:.200}")
+
+
+def parse(raw: object) -> Reply:
+    """Any reply, typed."""
+    if not isinstance(raw, list):
+        raise _unexpected(raw, "not a list")
+    try:
+        return _PARSERS[raw[0]](raw[1:])
+    except (KeyError, IndexError, TypeError, ValueError) as problem:
+        raise _unexpected(raw, problem) from problem
+
+
+def join_reply(raw: object) -> tuple[str, JoinReply]:
+    """The stream's last id before the join, and what the join led to."""
+    match raw:
+        case [str(cursor), reply]:
+            parsed = parse(reply)
+            if isinstance(parsed, JoinReply):
+                return cursor, parsed
+    raise _unexpected(raw, "no reply to join")
+
+
+def seat_reply(raw: object) -> JoinReply | Lapsed:
+    """What has become of a join; lapsed: it has to be repeated."""
+    parsed = parse(raw)
+    if isinstance(parsed, JoinReply | Lapsed):
+        return parsed
+    raise _unexpected(raw, "no reply to seat")
+
+
+def renew_reply(raw: object) -> RenewReply:
+    """What a renewal says about the round."""
+    parsed = parse(raw)
+    if isinstance(parsed, RenewReply):
+        return parsed
+    raise _unexpected(raw, "no reply to renew")
+
+
+def verdict_reply(raw: object) -> Verdict:
+    """The fate of the claimed round."""
+    parsed = parse(raw)
+    if isinstance(parsed, Verdict):
+        return parsed
+    raise _unexpected(raw, "no verdict")
+
+
+def closed_reply(raw: object) -> Closed:
+    """How the run ended."""
+    parsed = parse(raw)
+    if isinstance(parsed, Closed):
+        return parsed
+    raise _unexpected(raw, "no end of a run")
+
+
+def notice(fields: Mapping[str, str]) -> Notice:
+    """One entry of the group's stream."""
+    try:
+        raw = json.loads(fields["reply"])
+    except (KeyError, ValueError) as problem:
+        raise _unexpected(fields, problem) from problem
+    parsed = parse(raw)
+    if isinstance(parsed, Notice):
+        return parsed
+    raise _unexpected(raw, "no notice")

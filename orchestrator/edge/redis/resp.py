@@ -1,0 +1,12 @@
+"""RESP requests as bytes, for the one command that this process cannot send itself: its last will.
+
+Knows the protocol's framing (https://redis.io/docs/latest/develop/reference/protocol-spec) and nothing of sockets.
+"""
+
+from __future__ import annotations
+
+
+def encode(*words: str | int) -> bytes:
+    """One command as an array of bulk strings."""
+    encoded = [str(word).encode(errors="replace") for word in words]
+    return b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded)

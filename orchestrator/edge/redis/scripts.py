@@ -1,0 +1,52 @@
+"""The Lua commands as this process sends them: source and SHA-1, the shared library in front.
+
+Reading the files is all that happens here. Invariant: what is sent is exactly what lies in ``lua/``, library first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+KEY_NAMES = (
+    "group",
+    "leases",
+    "nonces",
+    "bids",
+    "waiting",
+    "absent",
+    "back",
+    "seats",
+    "slots",
+    "done",
+    "charges",
+    "free",
+    "events",
+)
+"""What follows the group's prefix, in the order of KEYS in ``lua/lib.lua``."""
+
+EVENTS = KEY_NAMES.index("events")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One command."""
+
+    name: str
+    source: str
+    sha: str
+
+
+@cache
+def script(name: str) -> Script:
+    """The command ``name``, read once."""
+    lua = files("orchestrator.edge.redis") / "lua"
+    source = (lua / "lib.lua").read_text("utf-8") + (lua / f"{name}.lua").read_text("utf-8")
+    return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+def group_keys(run_id: str, role: str) -> tuple[str, ...]:
+    """All keys of a group. Those of a run share a hash tag, and so a slot of a cluster."""
+    return tuple(f"orchestrator:{{{run_id}}}:{role}:{name}" for name in KEY_NAMES)

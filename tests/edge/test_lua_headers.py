@@ -1,0 +1,86 @@
+"""Every Lua command says what it takes, and takes what it says."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from orchestrator.edge.redis.scripts import KEY_NAMES, group_keys, script
+
+LUA = Path(str(files("orchestrator.edge.redis") / "lua"))
+LIBRARY = LUA / "lib.lua"
+COMMANDS = sorted(path for path in LUA.glob("*.lua") if path != LIBRARY)
+CALLER = 16  # ARGV of every command; what the library documents
+
+
+def header(path: Path) -> str:
+    lines = path.read_text().splitlines()
+    end = next(index for index, line in enumerate(lines) if not line.startswith("--"))
+    return "\n".join(lines[:end])
+
+
+def code(path: Path) -> str:
+    return "\n".join(line.split("--")[0] for line in path.read_text().splitlines())
+
+
+def indexes(name: str, text: str) -> set[int]:
+    return {int(found) for found in re.findall(rf"{name}\[(\d+)\]", text)}
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
+def test_a_command_documents_exactly_the_arguments_that_it_uses(path: Path) -> None:
+    documented = indexes("ARGV", header(path))
+    assert documented == indexes("ARGV", code(path))
+    assert documented == set(range(CALLER + 1, CALLER + 1 + len(documented)))
+    assert "ARGV[1-16]" in header(path)
+    assert not re.search(r"\bKEYS\b", code(path)), "keys have names in lib.lua"
+    assert not re.search(r"\bARGV\b(?!\[\d)", code(path)), "arguments are named where they are taken"
+
+
+def test_the_library_documents_the_keys_and_the_caller() -> None:
+    assert indexes("ARGV", header(LIBRARY)) == indexes("ARGV", code(LIBRARY)) == set(range(1, CALLER + 1))
+    numbers = set(range(1, len(KEY_NAMES) + 1))
+    assert indexes("KEYS", header(LIBRARY)) == indexes("KEYS", code(LIBRARY)) == numbers
+    documented = re.findall(r"KEYS\[\d+\] +(\w+)", header(LIBRARY))
+    assert tuple(documented) == KEY_NAMES
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
+def test_a_command_begins_with_what_it_does_and_says_what_it_returns(path: Path) -> None:
+    text = header(path)
+    assert text.startswith(f"-- {path.stem}: ")
+    assert "-- returns " in text
+    assert "-- KEYS " in text
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
+def test_a_command_ticks_first_and_finishes_last(path: Path) -> None:
+    body = [line for line in code(path).splitlines() if line and not line.startswith((" ", "local", "end", "if", "}"))]
+    assert body[0] == "tick()"
+    assert body[-1].startswith("return finish(")
+
+
+@pytest.mark.parametrize("path", [LIBRARY, *COMMANDS], ids=lambda path: path.stem)
+def test_lua_stays_small_and_asks_no_other_clock(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 300
+    assert max(map(len, lines)) <= 132
+    assert "os.time" not in code(path)
+    assert code(path).count("'TIME'") == (1 if path == LIBRARY else 0)
+    assert not re.search(r"'(KEYS|SCAN)'", code(path))
+
+
+def test_a_command_is_sent_with_the_library_before_it() -> None:
+    assert {path.stem for path in COMMANDS} == {"join", "seat", "renew", "fail", "done", "verdict", "leave", "close"}
+    for path in COMMANDS:
+        assert script(path.stem).source == LIBRARY.read_text() + path.read_text()
+
+
+def test_all_keys_of_a_run_share_a_hash_tag() -> None:
+    keys = group_keys("run-1", "trainer")
+    assert keys[0] == "orchestrator:{run-1}:trainer:group"
+    assert {key.rpartition(":")[0] for key in keys} == {"orchestrator:{run-1}:trainer"}
+    assert len(set(keys)) == len(KEY_NAMES)
