@@ -1,0 +1,220 @@
+"""A run as it is told to the person at the terminal: few lines, each a fact and what follows from it.
+
+Observes the records of `edge/journal.py`; knows nothing that they do not say. Invariant: a record in, lines out; the
+only memory is what was told already, so that nothing is told twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from orchestrator.cli.report import Line, counted, duration, failure_lines, failure_of, report_lines, who
+from orchestrator.core.failures import signal_name
+from orchestrator.core.specs import GroupSpec, JobSpec, RestartKind
+
+_QUIET = {"worker_started", "worker_exited", "failure_reported"}  # told by what they lead to
+
+
+class Voice(Protocol):
+    """The part of `Console` that is needed here."""
+
+    def say(self, text: str, style: str | None = None, *, masked: bool = True) -> None:
+        """Write a line."""
+
+    def status(self, text: str | None) -> None:
+        """Show a line below everything else."""
+
+
+class Terminal:
+    """Tells one agent's run. Subscribe it to the journal; `begin` and `end` are said by whoever runs the agent.
+
+    ``level`` is what LOGLEVEL holds, a name or a number: WARNING tells only problems, DEBUG every record.
+    """
+
+    def __init__(self, console: Voice, *, colour: bool, job: JobSpec, level: str | int = logging.INFO) -> None:
+        self._console = console
+        self._colour = colour
+        self._job = job
+        self._level = level_of(level)
+        self._told: set[tuple[object, ...]] = set()
+        self._round = ""
+
+    def begin(self, server: str | None = None) -> None:
+        """Say which run this is and, where others must join, the address at which they do."""
+        for line in begin_lines(self._job, server):
+            if line.level >= self._level:  # not masked: the server's password was made to be read here, once
+                self._console.say(line.text, line.style if self._colour else None, masked=False)
+
+    def __call__(self, record: Mapping[str, Any]) -> None:
+        """Tell what a record of the journal means to a person."""
+        for line in self._lines(record):
+            self._tell(line)
+        if self._level <= logging.DEBUG and record.get("event") in {"transition", *_QUIET}:
+            self._tell(Line(_raw(record), "dim", logging.DEBUG))
+        self._show_status(record)
+
+    def end(self, result: Mapping[str, Any]) -> None:
+        """Tell how the run ended, from the object of result.json."""
+        self._console.status(None)
+        for line in report_lines(result):
+            self._tell(line)
+
+    def _tell(self, line: Line) -> None:
+        if line.level >= self._level:
+            self._console.say(line.text, line.style if self._colour else None)
+
+    def _lines(self, record: Mapping[str, Any]) -> list[Line]:
+        event = record.get("event")
+        if event == "worker_exited":
+            return self._first_failure(record)
+        if event == "stop_requested":
+            return [stop_line(record, self._job, again=not self._first("stop"))]
+        if event == "transition":
+            return self._membership_line(record)
+        if event in ("lease_lost", "member_lost"):
+            self._first(event, record.get("round"))
+        return lines_of(record, self._job)
+
+    def _first_failure(self, record: Mapping[str, Any]) -> list[Line]:
+        """A round's first failure is told at once: what is decided about it may be a grace period away."""
+        failed = not record.get("sent_by_us") and (record.get("exit_code") != 0 or record.get("signal") is not None)
+        if not failed or not self._first("failure", record.get("round")):
+            return []
+        failure = failure_of(record)
+        return [Line(f"{who(failure)} failed: {failure.how()}; stopping its round", "bad", logging.WARNING)]
+
+    def _membership_line(self, record: Mapping[str, Any]) -> list[Line]:
+        """What ends a round without anyone's failure is only told by the transition that it causes."""
+        word = {
+            "round_superseded": "the membership changes",
+            "lease_lost": "this node's lease has lapsed",
+            "guard_lost": "the guard is gone",
+        }.get(str(record.get("on")))
+        about = record.get("round")
+        told = (record.get("on"), about) in self._told or ("member_lost", about) in self._told
+        if word is None or told or not self._first(record.get("on"), about):
+            return []
+        reason = record.get("reason")
+        return [Line(f"{word}: {reason}" if reason else word, "warn", logging.WARNING)]
+
+    def _first(self, *what: object) -> bool:
+        first = what not in self._told
+        self._told.add(what)
+        return first
+
+    def _show_status(self, record: Mapping[str, Any]) -> None:
+        if record.get("event") == "round_settled":
+            self._round = f" · round {record.get('round')} · {counted(record.get('world_size'), 'worker')}"
+        elif record.get("event") == "transition":
+            state = str(record.get("to", "")).lower()
+            self._console.status(f"{self._job.run_id}{self._round} · {state}")
+
+
+def level_of(text: str | int) -> int:
+    """What LOGLEVEL means: a name of `logging`, or a number; INFO if it is neither."""
+    names = logging.getLevelNamesMapping()
+    word = str(text).strip().upper()
+    return int(word) if word.isdecimal() else names.get(word, logging.INFO)
+
+
+def begin_lines(job: JobSpec, server: str | None) -> list[Line]:
+    """The first lines of a run."""
+    lines = [Line(f"run {job.run_id}, node {job.node.name}", "bold")]
+    group = job.groups[0]
+    if group.max_nodes > 1:
+        span = f"{group.min_nodes}" if group.min_nodes == group.max_nodes else f"{group.min_nodes} to {group.max_nodes}"
+        others = f"run_id={job.run_id}" + (f" rendezvous.url={server}" if server else " and the same server")
+        lines.append(Line(f"meeting {span} nodes; the others need {others}"))
+    return lines
+
+
+def lines_of(record: Mapping[str, Any], job: JobSpec) -> list[Line]:
+    """The lines of a record that speaks for itself; unknown events are for LOGLEVEL=DEBUG."""
+    event = str(record.get("event"))
+    if event in _QUIET:
+        return []
+    if event == "round_settled":
+        return [_round_settled(record, _group(record, job))]
+    if event == "restart_decided":
+        return _restart_decided(record, _group(record, job))
+    if event == "server_back":
+        return [Line(f"the rendezvous server is back{_because(record)}")]
+    problem = _problem(event, record, job)
+    return [problem._replace(level=logging.WARNING)] if problem else [Line(_raw(record), "dim", logging.DEBUG)]
+
+
+def _problem(event: str, record: Mapping[str, Any], job: JobSpec) -> Line | None:
+    because = _because(record)
+    lost = record.get("dropped")
+    text = {
+        "server_lost": f"the rendezvous server does not answer{because}; "
+        f"workers run on, for {duration(job.rendezvous.server_grace_s)} at most",
+        "member_lost": f"lost node {record.get('member', '?')}{because}",
+        "lease_lost": f"this node's lease has lapsed{because}",
+        "log_degraded": f"the journal can be written again; it lacks {counted(lost, 'record')}",
+        "worker_hung": f"rank {record.get('rank', '?')} hangs{because}",
+        "probe_failed": f"rank {record.get('rank', '?')} failed its probe{because}",
+        "leave_failed": f"the group could not be told of the end{because}",
+    }.get(event)
+    return Line(text, "warn") if text else None
+
+
+def stop_line(record: Mapping[str, Any], job: JobSpec, *, again: bool) -> Line:
+    """What a signal to the launcher leads to."""
+    number = record.get("signal")
+    name = signal_name(number) if isinstance(number, int) else "stop requested"
+    if again:
+        return Line(f"{name} again: killing now", "warn", logging.WARNING)
+    return Line(f"{name}: stopping, grace {job.stop.grace_s:g} s; again to kill now", "warn", logging.WARNING)
+
+
+def _round_settled(record: Mapping[str, Any], group: GroupSpec) -> Line:
+    nodes, workers = record.get("nodes"), record.get("world_size")
+    place = ""
+    if nodes != 1:
+        base = record.get("base_rank", record.get("group_rank", 0) * group.worker.nproc)
+        last = base + group.worker.nproc - 1
+        place = f", this node has {f'rank {base}' if last == base else f'ranks {base}-{last}'}"
+    text = f"round {record.get('round')}: {counted(nodes, 'node')}, {counted(workers, 'worker')}{place}"
+    return Line(f"{text}{_attempt(record.get('charged'), group)}")
+
+
+def _attempt(charged: object, group: GroupSpec) -> str:
+    if group.restart.kind is RestartKind.NEVER or not isinstance(charged, int):
+        return ""
+    most = group.restart.budget.max
+    of = "" if most is None or group.restart.budget.per_s is not None else f" of {most + 1}"
+    return f" · attempt {charged + 1}{of}"
+
+
+def _restart_decided(record: Mapping[str, Any], group: GroupSpec) -> list[Line]:
+    cause = record.get("cause")
+    lines = failure_lines(failure_of(cause), "root cause: ") if isinstance(cause, Mapping) else []
+    delay = record.get("delay_s")
+    when = f"in {duration(delay)}" if isinstance(delay, int | float) and delay > 0 else "now"
+    left, most = record.get("remaining"), group.restart.budget.max
+    if not record.get("charged"):
+        price = "not charged to the budget"
+    elif left is None or most is None:
+        price = "no limit to restarts"
+    else:
+        price = f"{left} of {counted(most, 'restart')} left"
+    lines.append(Line(f"restarting the whole group {when}; {price}", "warn"))
+    return [line._replace(level=logging.WARNING) for line in lines]
+
+
+def _group(record: Mapping[str, Any], job: JobSpec) -> GroupSpec:
+    return next((group for group in job.groups if group.role == record.get("group")), job.groups[0])
+
+
+def _because(record: Mapping[str, Any]) -> str:
+    reason = record.get("reason")
+    return f": {reason}" if reason else ""
+
+
+def _raw(record: Mapping[str, Any]) -> str:
+    head = {"ts", "mono", "run_id", "group", "node", "round", "event"}
+    fields = " ".join(f"{key}={value}" for key, value in record.items() if key not in head)
+    return f"[{record.get('round')}] {record.get('event')} {fields}".rstrip()

@@ -1,0 +1,238 @@
+"""The terminal's single writer: workers' bytes, the launcher's own lines, and a status line below them.
+
+What is said is decided elsewhere. Invariant: `say` and `status` never block and nothing here raises for a terminal
+that is stalled, closed or gone; `out` and `err` block with the terminal, so only a thread of its own may call them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import select
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+STYLES = {"bold": b"\x1b[1m", "dim": b"\x1b[2m", "bad": b"\x1b[31m", "good": b"\x1b[32m", "warn": b"\x1b[33m"}
+_RESET = b"\x1b[0m"
+_ERASE = b"\r\x1b[2K"
+_NOBODY = object()
+
+# C0 but tab and newline, DEL, C1, and what reorders text on the screen.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def escape(text: str) -> str:
+    r"""``text`` with control characters spelled out (``\x1b``), so that it cannot steer a terminal."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+@dataclass(slots=True)
+class _Line:
+    """The line a device's cursor is in. Two descriptors of one device share it."""
+
+    owner: object = _NOBODY  # whose text stands before the cursor, when that is not the line's start
+
+
+@dataclass(slots=True)
+class _Sink:
+    """One descriptor, and whether it still takes bytes."""
+
+    fd: int
+    line: _Line
+    gone: bool = False
+
+    def write(self, data: bytes) -> None:
+        """Write all of ``data``, waiting as long as that takes; a reader that has left is remembered, not raised."""
+        view = memoryview(data)
+        while view and not self.gone:
+            try:
+                view = view[os.write(self.fd, view) :]
+            except BlockingIOError:  # whoever shares this terminal made it non-blocking
+                ready = select.poll()
+                ready.register(self.fd, select.POLLOUT)
+                ready.poll()
+            except OSError as error:
+                if error.errno == errno.ENOSPC:  # redirected to a full disk: this text is lost, later text may not be
+                    return
+                self.gone = True
+
+
+@dataclass(slots=True)
+class _Queue:
+    """What the launcher wants to say, until the terminal takes it."""
+
+    limit: int
+    lines: deque[tuple[str, str | None]] = field(default_factory=deque)
+    dropped: int = 0
+    status: str | None = None
+    stale: bool = False  # the status line on the screen is not ``status``
+    closing: bool = False
+
+    def push(self, text: str, style: str | None) -> None:
+        """Append, or count what does not fit."""
+        if len(self.lines) < self.limit:
+            self.lines.append((text, style))
+        else:
+            self.dropped += 1
+
+    def take(self) -> list[tuple[str, str | None]]:
+        """All lines, with a word about those that did not fit."""
+        lines = list(self.lines)
+        if self.dropped:
+            lines.append((f"[{self.dropped} lines of the launcher were dropped: the terminal was stalled]", "dim"))
+        self.lines.clear()
+        self.dropped = 0
+        return lines
+
+
+class Console:
+    """Writes to the terminal behind ``out_fd`` and ``err_fd``; all methods may be called from any thread.
+
+    ``mask`` hides secrets in the launcher's own lines; workers' bytes pass untouched. Colours need a terminal, no
+    ``NO_COLOR`` and a ``TERM`` that is not ``dumb``; the status line needs the terminal.
+    """
+
+    def __init__(
+        self,
+        out_fd: int = 1,
+        err_fd: int = 2,
+        *,
+        environ: Mapping[str, str] | None = None,
+        mask: Callable[[str], str] = str,
+        max_queued: int = 1000,
+    ) -> None:
+        environ = os.environ if environ is None else environ
+        line = _Line()
+        self._err = _Sink(err_fd, line)
+        self._out = _Sink(out_fd, line if _same_device(out_fd, err_fd) else _Line())
+        self.live = _is_terminal(err_fd) and environ.get("TERM", "dumb") != "dumb"
+        self.colour = self.live and not environ.get("NO_COLOR")
+        self._mask = mask
+        self._pen = threading.Lock()  # held while writing, however long the terminal takes
+        self._drawn = b""  # the status line on the screen
+        self._queue = _Queue(max_queued)
+        self._news = threading.Condition()  # guards the queue; never held while writing
+        self._writer: threading.Thread | None = None
+
+    def out(self, data: bytes, *, source: object = None, lead: bytes = b"") -> None:
+        """Write a worker's bytes to stdout; ``lead`` is put before them unless ``source`` is inside its own line."""
+        self._pass_on(self._out, data, source, lead)
+
+    def err(self, data: bytes, *, source: object = None, lead: bytes = b"") -> None:
+        """Write a worker's bytes to stderr; as `out`."""
+        self._pass_on(self._err, data, source, lead)
+
+    def say(self, text: str, style: str | None = None, *, masked: bool = True) -> None:
+        """Queue the launcher's own line(s) for stderr, control characters escaped; ``style`` is a key of STYLES.
+
+        ``masked=False`` is for a secret that was made to be read from the screen.
+        """
+        with self._news:
+            self._queue.push(self._mask(text) if masked else text, style)
+            self._wake()
+
+    def status(self, text: str | None) -> None:
+        """Show ``text`` as the line below everything else, or nothing; ignored where there is no live terminal."""
+        if self.live:
+            with self._news:
+                self._queue.status, self._queue.stale = text, True
+                self._wake()
+
+    def close(self, timeout_s: float) -> bool:
+        """Erase the status line and write what was said; False if the terminal did not take it in time.
+
+        What is said later is still written, by a thread that nobody waits for.
+        """
+        with self._news:
+            self._queue.closing = True
+            if self._queue.status is not None:
+                self._queue.status, self._queue.stale = None, True
+            self._news.notify_all()
+            writer = self._writer
+        if writer is None:
+            return True
+        writer.join(timeout_s)
+        return not writer.is_alive()
+
+    def _wake(self) -> None:
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write_queued, name="console", daemon=True)
+            self._writer.start()
+        self._news.notify_all()
+
+    def _write_queued(self) -> None:
+        queue = self._queue
+        while True:
+            with self._news:
+                while not (queue.lines or queue.stale):
+                    if queue.closing:
+                        self._writer = None
+                        return
+                    self._news.wait()
+                lines, status = queue.take(), queue.status
+                stale, queue.stale = queue.stale, False
+            with self._pen:
+                self._write_lines(lines)
+                if stale:
+                    self._redraw(status)
+
+    def _write_lines(self, lines: list[tuple[str, str | None]]) -> None:
+        data = b"".join(self._rendered(part, style) for text, style in lines for part in text.split("\n"))
+        if data:
+            self._place(self._err, data, None, b"")
+
+    def _rendered(self, text: str, style: str | None) -> bytes:
+        line = escape(text).encode(errors="backslashreplace")
+        styled = STYLES.get(style, b"") + line + _RESET if style and self.colour and line else line
+        return styled + b"\n"
+
+    def _pass_on(self, sink: _Sink, data: bytes, source: object, lead: bytes) -> None:
+        if data:
+            with self._pen:
+                self._place(sink, data, source, lead)
+
+    def _place(self, sink: _Sink, data: bytes, source: object, lead: bytes) -> None:
+        """Write where no line of another source is cut, around the status line. The pen is held."""
+        line = sink.line
+        below = self._drawn if line is self._err.line else b""  # on the screen only while no line is open
+        if below and line.owner is _NOBODY:
+            self._err.write(_ERASE)
+        if line.owner is not source:
+            data = b"".join((b"" if line.owner is _NOBODY else b"\n", lead, data))
+        sink.write(data)
+        line.owner = _NOBODY if data.endswith(b"\n") else source
+        if below and line.owner is _NOBODY:
+            self._err.write(below)
+
+    def _redraw(self, status: str | None) -> None:
+        inside = self._err.line.owner is not _NOBODY  # a worker's unfinished line is there: wait until it ends
+        if self._drawn and not inside:
+            self._err.write(_ERASE)
+        self._drawn = self._fitted(status) if status else b""
+        if self._drawn and not inside:
+            self._err.write(self._drawn)
+
+    def _fitted(self, status: str) -> bytes:
+        width = 80
+        with contextlib.suppress(OSError):
+            width = os.get_terminal_size(self._err.fd).columns or width
+        text = escape(self._mask(status).replace("\n", " "))[: width - 1].encode(errors="backslashreplace")
+        return STYLES["dim"] + text + _RESET if self.colour else text
+
+
+def _is_terminal(fd: int) -> bool:
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return False
+
+
+def _same_device(one: int, other: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(one), os.fstat(other))
+    except OSError:
+        return False

@@ -1,0 +1,52 @@
+"""What a worker script may import: cheap, standard library only, and without effect outside the orchestrator.
+
+A script never needs it: everything here can be done by writing a file. Invariant: a full or missing disk costs the
+report, with a warning, and never the training.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import warnings
+from pathlib import Path
+
+_lock = threading.Lock()
+
+
+def report(**values: object) -> None:
+    """Merge ``values`` into what this worker reports; they end up in the run's ``result.json``, under its rank.
+
+    ``report(loss=0.1)`` writes the JSON object in the file that ORCHESTRATOR_RESULT_FILE names, whole or not at all.
+    Numbers of numpy and torch count as numbers; what JSON cannot hold raises TypeError.
+    """
+    name = os.environ.get("ORCHESTRATOR_RESULT_FILE")
+    if not name:
+        return
+    path = Path(name)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with _lock:
+        text = json.dumps({**_reported(path), **values}, default=_scalar)
+        try:
+            draft.write_text(text, encoding="utf-8")
+            draft.replace(path)
+        except OSError as error:
+            warnings.warn(f"report() was lost: {path}: {error.strerror}", RuntimeWarning, stacklevel=2)
+
+
+def _reported(path: Path) -> dict[str, object]:
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError):  # nothing yet, or nothing of ours
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _scalar(value: object) -> object:
+    """The number inside an array or tensor of one element."""
+    item = getattr(value, "item", None)
+    if callable(item):
+        return item()
+    kind = type(value).__name__
+    raise TypeError(f"report() takes what JSON can hold, not {kind}")

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.cli.terminal import Terminal, level_of
+from orchestrator.core.specs import (
+    GroupSpec,
+    JobSpec,
+    LogsKind,
+    LogsSpec,
+    NodeSpec,
+    RendezvousKind,
+    RendezvousSpec,
+    RestartKind,
+    StopPolicy,
+)
+from tests.cli.test_report import CAUSE, FAILED
+from tests.core.specs import group
+
+
+def job(spec: GroupSpec) -> JobSpec:
+    return JobSpec(
+        run_id="j1",
+        run_dir="runs/j1/a",
+        node=NodeSpec(name="a"),
+        groups=(spec,),
+        rendezvous=RendezvousSpec(
+            kind=RendezvousKind.EMBEDDED,
+            join_timeout_s=600,
+            last_call_s=1,
+            lease_s=5,
+            scale_up_s=10,
+            server_grace_s=600,
+        ),
+        stop=StopPolicy(signal=15, grace_s=30, kill_wait_s=10),
+        logs=LogsSpec(kind=LogsKind.TEE, dir="logs", prefix="[{role}{rank}] "),
+    )
+
+
+class Told:
+    """A terminal that remembers what it was told, as text and as (text, style)."""
+
+    def __init__(self, spec: GroupSpec | None = None, *, colour: bool = False, level: str | int = "INFO") -> None:
+        self.styled: list[tuple[str, str | None]] = []
+        self.statuses: list[str | None] = []
+        self.terminal = Terminal(self, colour=colour, job=job(spec or group()), level=level)
+
+    def say(self, text: str, style: str | None = None, *, masked: bool = True) -> None:
+        self.styled.append((text, style))
+
+    def status(self, text: str | None) -> None:
+        self.statuses.append(text)
+
+    def hear(self, event: str, *, number: int = 1, **fields: object) -> list[str]:
+        before = len(self.styled)
+        self.terminal({"ts": 1.0, "mono": 1.0, "run_id": "j1", "group": "default", "node": "a", "round": number,
+                       "event": event, **fields})  # fmt: skip
+        return [text for text, _ in self.styled[before:]]
+
+    @property
+    def text(self) -> list[str]:
+        return [text for text, _ in self.styled]
+
+
+def settled(**given: object) -> dict[str, Any]:
+    return {"world_size": 8, "nodes": 2, "group_rank": 0, "base_rank": 0, "charged": 0, "why": "first", **given}
+
+
+def transition(before: str, after: str, on: str, reason: str) -> dict[str, Any]:
+    return {"from": before, "to": after, "on": on, "reason": reason}
+
+
+def test_a_run_begins_with_its_name_and_where_others_join() -> None:
+    alone, several = Told(), Told(group(nodes=(2, 4)))
+    alone.terminal.begin("unix:///tmp/x")
+    several.terminal.begin("redis://h:6379/0")
+    assert alone.text == ["run j1, node a"]
+    assert several.text == [
+        "run j1, node a",
+        "meeting 2 to 4 nodes; the others need run_id=j1 rendezvous.url=redis://h:6379/0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("record", "line"),
+    [
+        (settled(nodes=1, world_size=2), "round 1: 1 node, 2 workers · attempt 1 of 4"),
+        (settled(base_rank=4, charged=1), "round 1: 2 nodes, 8 workers, this node has ranks 4-5 · attempt 2 of 4"),
+        ({"world_size": 8, "nodes": 2, "group_rank": 3}, "round 1: 2 nodes, 8 workers, this node has ranks 6-7"),
+    ],
+)
+def test_a_settled_round_takes_one_line(record: dict[str, Any], line: str) -> None:
+    assert Told().hear("round_settled", **record) == [line]
+
+
+@pytest.mark.parametrize(
+    ("spec", "attempt"),
+    [(group(RestartKind.NEVER), ""), (group(budget=None), " · attempt 3"), (group(budget=5), " · attempt 3 of 6")],
+)
+def test_attempts_are_counted_against_the_budget(spec: GroupSpec, attempt: str) -> None:
+    line = Told(spec).hear("round_settled", **settled(nodes=1, charged=2))
+    assert line == [f"round 1: 1 node, 8 workers{attempt}"]
+
+
+def test_a_failure_is_told_once_at_once_and_in_full_with_what_follows() -> None:
+    told = Told()
+    exited: dict[str, Any] = {
+        "rank": 1,
+        "local_rank": 1,
+        "pid": 42,
+        "exit_code": 1,
+        "signal": None,
+        "sent_by_us": False,
+    }
+    assert told.hear("worker_exited", **exited) == ["rank 1 on node a, pid 42 failed: exit code 1; stopping its round"]
+    assert told.hear("worker_exited", **{**exited, "rank": 2}) == []
+    assert told.hear("restart_decided", cause=CAUSE, charged=True, delay_s=1.0, remaining=2) == [
+        "root cause: rank 1 on node a, pid 42, round 3: exit code 1",
+        "    ValueError: boom",
+        "    and more",
+        "    its last lines:",
+        "    | Traceback (most recent call last):",
+        "    | ValueError: boom",
+        "    its log: runs/j/a/logs/default/3/1/stderr.log",
+        "restarting the whole group in 1.0 s; 2 of 3 restarts left",
+    ]
+
+
+@pytest.mark.parametrize(
+    "exited",
+    [
+        {"exit_code": 0, "signal": None, "sent_by_us": False},
+        {"exit_code": None, "signal": 15, "sent_by_us": True},
+    ],
+)
+def test_a_worker_that_succeeds_or_is_stopped_by_us_is_no_news(exited: dict[str, Any]) -> None:
+    assert Told().hear("worker_exited", rank=1, pid=42, **exited) == []
+
+
+@pytest.mark.parametrize(
+    ("decided", "line"),
+    [
+        ({"charged": False, "delay_s": 0}, "restarting the whole group now; not charged to the budget"),
+        (
+            {"charged": True, "delay_s": 0.1, "remaining": None},
+            "restarting the whole group in 0.10 s; no limit to restarts",
+        ),
+    ],
+)
+def test_a_restart_names_its_price(decided: dict[str, Any], line: str) -> None:
+    assert Told().hear("restart_decided", cause=None, **decided) == [line]
+
+
+@pytest.mark.parametrize(
+    ("on", "line"),
+    [
+        ("round_superseded", "the membership changes: lost node b"),
+        ("lease_lost", "this node's lease has lapsed: lost node b"),
+        ("guard_lost", "the guard is gone: lost node b"),
+    ],
+)
+def test_a_round_that_ends_without_a_failure_says_why_once(on: str, line: str) -> None:
+    told = Told()
+    change = transition("HEALTHY", "DRAINING", on, "lost node b")
+    assert told.hear("transition", **change) == [line]
+    assert told.hear("transition", **change) == []
+    assert told.hear("transition", number=2, **change) == [line]
+
+
+def test_a_lost_member_that_was_named_is_not_named_again() -> None:
+    told = Told()
+    assert told.hear("member_lost", member="b", reason="its lease lapsed") == ["lost node b: its lease lapsed"]
+    change = transition("HEALTHY", "DRAINING", "round_superseded", "lost node b")
+    assert told.hear("transition", **change) == []
+
+
+def test_the_first_signal_stops_and_the_second_kills() -> None:
+    told = Told()
+    assert told.hear("stop_requested", signal=2) == ["SIGINT: stopping, grace 30 s; again to kill now"]
+    assert told.hear("stop_requested", signal=15) == ["SIGTERM again: killing now"]
+
+
+def test_the_server_is_missed_and_greeted() -> None:
+    told = Told()
+    assert told.hear("server_lost", reason="refused") == [
+        "the rendezvous server does not answer: refused; workers run on, for 10 min 0 s at most"
+    ]
+    assert told.hear("server_back") == ["the rendezvous server is back"]
+
+
+def test_a_healthy_run_takes_three_lines() -> None:
+    told = Told()
+    told.terminal.begin(None)
+    told.hear("transition", number=0, **transition("INIT", "RENDEZVOUS", "agent_started", ""))
+    told.hear("round_settled", **settled(nodes=1))
+    told.hear("transition", **transition("RENDEZVOUS", "STARTING", "round_settled", ""))
+    told.hear("worker_started", rank=0, local_rank=0, pid=3)
+    told.hear("worker_exited", rank=0, pid=3, exit_code=0, signal=None, sent_by_us=False)
+    told.hear("an_event_of_tomorrow", what=1)
+    told.terminal.end({"state": "SUCCEEDED", "exit_code": 0, "timings": {"total_s": 12.3}})
+    assert len(told.text) == 3
+    assert told.text[-1] == "succeeded in 12.3 s"
+
+
+def test_warning_tells_only_problems_and_debug_tells_all() -> None:
+    quiet, loud = Told(level="warning"), Told(level="DEBUG")
+    for told in (quiet, loud):
+        told.terminal.begin(None)
+        told.hear("round_settled", **settled())
+        told.hear("worker_started", rank=0, local_rank=0, pid=3)
+        told.hear("stop_requested", signal=2)
+        told.terminal.end(FAILED)
+    assert quiet.text[0].startswith("SIGINT: stopping")
+    assert quiet.text[1].startswith("failed after 12.3 s")
+    assert "[1] worker_started rank=0 local_rank=0 pid=3" in loud.text
+
+
+def test_the_report_is_the_last_word_and_the_status_line_is_gone() -> None:
+    told = Told()
+    told.terminal.end(FAILED)
+    assert told.text[0] == "failed after 12.3 s (3 rounds, 2 restarts): restart.budget is spent [exit code 1]"
+    assert told.statuses == [None]
+
+
+def test_the_status_line_follows_the_state() -> None:
+    told = Told()
+    told.hear("round_settled", **settled())
+    told.hear("transition", **transition("STARTING", "HEALTHY", "workers_started", ""))
+    assert told.statuses == ["j1 · round 1 · 8 workers · healthy"]
+
+
+def test_styles_are_for_those_who_want_them() -> None:
+    plain, coloured = Told(), Told(colour=True)
+    for told in (plain, coloured):
+        told.hear("stop_requested", signal=2)
+    assert plain.styled[0][1] is None
+    assert coloured.styled[0][1] == "warn"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"event": "round_settled"}, {"event": "restart_decided"}, {"event": "worker_exited"}, {"event": "transition"},
+     {"event": "stop_requested"}, {"event": "member_lost"}, {"event": None}, {}],
+)  # fmt: skip
+def test_a_record_that_lacks_its_fields_is_survived(record: dict[str, Any]) -> None:
+    told = Told(level="DEBUG")
+    told.terminal(record)
+
+
+@pytest.mark.parametrize(
+    ("text", "level"), [("warning", 30), ("WARN", 30), ("10", 10), (20, 20), ("loud", 20), ("", 20)]
+)
+def test_loglevel_is_a_name_or_a_number(text: str | int, level: int) -> None:
+    assert level_of(text) == level
+
+
+def test_a_role_has_its_own_budget() -> None:
+    spec = replace(group(budget=1), role="trainer")
+    told = Told(spec)
+    told.terminal({"event": "round_settled", "group": "trainer", "round": 1, **settled(nodes=1)})
+    assert told.text == ["round 1: 1 node, 8 workers · attempt 1 of 2"]

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from orchestrator.worker import report
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "result.json"
+    monkeypatch.setenv("ORCHESTRATOR_RESULT_FILE", str(path))
+    return path
+
+
+def test_reports_merge(file: Path) -> None:
+    report(loss=0.5, step=1)
+    report(loss=0.25)
+    assert json.loads(file.read_text()) == {"loss": 0.25, "step": 1}
+    assert [path.name for path in file.parent.iterdir()] == ["result.json"]
+
+
+def test_outside_the_orchestrator_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ORCHESTRATOR_RESULT_FILE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    report(loss=object())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", "\udcff"])
+def test_a_file_that_is_no_object_is_replaced(file: Path, content: str) -> None:
+    file.write_bytes(content.encode(errors="surrogateescape"))
+    report(a=1)
+    assert json.loads(file.read_text()) == {"a": 1}
+
+
+def test_a_number_in_an_array_is_a_number(file: Path) -> None:
+    class Tensor:
+        def item(self) -> float:
+            return 1.5
+
+    report(loss=Tensor())
+    assert json.loads(file.read_text()) == {"loss": 1.5}
+
+
+def test_what_json_cannot_hold_is_refused_and_the_file_stands(file: Path) -> None:
+    report(a=1)
+    with pytest.raises(TypeError, match="not object"):
+        report(b=object())
+    assert json.loads(file.read_text()) == {"a": 1}
+
+
+def test_threads_do_not_lose_each_others_values(file: Path) -> None:
+    threads = [threading.Thread(target=report, kwargs={f"k{n}": n}) for n in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(json.loads(file.read_text())) == 20
+
+
+def test_a_missing_disk_costs_a_warning_and_not_the_training(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_RESULT_FILE", str(file / "no" / "such"))
+    with pytest.warns(RuntimeWarning, match="was lost"):
+        report(a=1)
+
+
+def test_importing_it_brings_in_nothing_beyond_the_standard_library() -> None:
+    code = "import sys; import orchestrator.worker; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    heavy = {"hydra", "omegaconf", "redis", "rich", "transitions", "yaml", "asyncio"}
+    assert not heavy & set(loaded)
