@@ -1,0 +1,151 @@
+"""From a composed job to a checked one: plain data, the compilation, the origins, and the job's own YAML.
+
+Everything here only reads; the one exception, taking a free node name, is asked for explicitly when a run begins.
+Invariant: a `Job` has no problem left, and whatever of it is shown goes through its secrets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from orchestrator.cli import source
+from orchestrator.cli.argv import Line
+from orchestrator.cli.origins import Origins
+from orchestrator.cli.paths import absolute
+from orchestrator.cli.plain import plain
+from orchestrator.cli.resolvers import MadeUp, claim_number
+from orchestrator.cli.secrets import Secrets
+from orchestrator.config.compile import compile_job
+from orchestrator.config.host import Host
+from orchestrator.config.report import UNRESOLVED, Report
+from orchestrator.core.specs import JobSpec
+from orchestrator.errors import ConfigError, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job that can be started as it stands."""
+
+    spec: JobSpec
+    data: Mapping[str, Any]
+    cfg: DictConfig
+    notes: tuple[Problem, ...]
+    secrets: Secrets
+    origins: Origins
+
+
+def check(cfg: DictConfig, line: Line, made: MadeUp, problems: tuple[Problem, ...] = ()) -> Job:
+    """Check a composed job; raises a ConfigError with every problem there is. Masks what the problems quote."""
+    report = Report()
+    report.problems.extend(problems)
+    run_dir = _output_dir(cfg)
+    data = plain(cfg, report)
+    if data.get("run_id") is UNRESOLVED:  # the name that is made up from it is only an echo
+        report.problems = [one for one in report.problems if one.path != "node.name"]
+    if run_dir is None and report.clean("run_id", "role", "node"):
+        report.problem("hydra.run.dir", "cannot be resolved", "correct its interpolation")
+    _settle(data, line)
+    _log_level(cfg, report)
+    spec = _compiled(data, report, run_dir or "", made)
+    secrets = Secrets.of(data, os.environ)
+    origins = Origins(line, source.LOADED, dict(cfg.hydra.runtime.choices))
+    if spec is None or report.problems:
+        raise ConfigError([origins.fill_in(problem) for problem in report.problems])
+    notes = tuple(origins.fill_in(note) for note in report.notes)
+    return Job(spec=spec, data=data, cfg=cfg, notes=notes, secrets=secrets, origins=origins)
+
+
+def _compiled(data: dict[str, Any], report: Report, run_dir: str, made: MadeUp) -> JobSpec | None:
+    run_id = data.get("run_id")
+    made_up = run_id if run_id in made.run_ids else None
+    return compile_job(data, this_host(), report, run_dir=run_dir, made_up_run_id=made_up)
+
+
+def claim(job: Job, line: Line, made: MadeUp) -> Job:
+    """Give this agent a name of its own among those of its run on this host; the job as it is with that name."""
+    spec = job.spec
+    if spec.node.name not in made.node_names or spec.run_id in made.run_ids:
+        return job  # it was given, or nobody else can have made up the same run
+    made.number = claim_number(spec.run_id)
+    if made.number == 0:
+        return job
+    OmegaConf.clear_cache(job.cfg)
+    if job.cfg.hydra.mode is RunMode.RUN:  # its directory is named after the node
+        with read_write(job.cfg.hydra.runtime):
+            job.cfg.hydra.runtime.output_dir = "???"
+    return check(job.cfg, line, made)
+
+
+def this_host() -> Host:
+    """The facts of this machine and process."""
+    return Host(
+        cwd=str(Path.cwd()),
+        env=os.environ,
+        interpreter=sys.executable,
+        cpus=len(os.sched_getaffinity(0)),
+        gpus=_gpus,
+        is_file=os.path.isfile,
+        is_dir=os.path.isdir,
+        is_executable=lambda path: Path(path).is_file() and os.access(path, os.X_OK),
+        default_path=os.defpath,
+    )
+
+
+def _gpus() -> int:
+    """As many as CUDA_VISIBLE_DEVICES names, else as the driver has devices."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    return len([path for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit()])
+
+
+def _output_dir(cfg: DictConfig) -> str | None:
+    """The run's directory, absolute, and known to ``${hydra:runtime.output_dir}``. A sweep has set it already."""
+    found: str | None = None
+    if OmegaConf.is_missing(cfg.hydra.runtime, "output_dir"):
+        with contextlib.suppress(OmegaConfBaseException, RecursionError):
+            found = absolute(str(OmegaConf.select(cfg, "hydra.run.dir")))
+        with read_write(cfg.hydra.runtime), open_dict(cfg.hydra.runtime):
+            cfg.hydra.runtime.output_dir = found or str(Path.cwd())
+        HydraConfig.instance().set_config(cfg)
+        return found
+    return str(cfg.hydra.runtime.output_dir)
+
+
+def _settle(data: dict[str, Any], line: Line) -> None:
+    """What depends on who said something: a URL implies Redis, and a recipe's directory serves only its own command."""
+    chosen = line.chosen.union(*(recipe.chosen for recipe in source.LOADED.values()))
+    server = data.get("rendezvous")
+    if isinstance(server, dict) and server.get("url") is not None and "rendezvous" not in chosen:
+        if server.get("kind") == "embedded":
+            server["kind"] = "redis"
+        if server.get("listen") is None:
+            server.pop("listen", None)
+    header = data.get("recipe")
+    if isinstance(header, dict):
+        needs = [need for recipe in reversed(source.LOADED.values()) for need in recipe.needs]
+        header.update({"needs": list(dict.fromkeys(needs))} if needs else {})
+        if any(override.key in ("worker", "worker.cmd") for override in line.overrides):
+            header["dir"] = None
+    worker = data.setdefault("worker", {})
+    if isinstance(worker, dict) and worker.get("cmd") is None and line.strays:
+        worker["cmd"] = UNRESOLVED  # it may be among the words that were not understood
+
+
+def _log_level(cfg: DictConfig, report: Report) -> None:
+    """LOGLEVEL is read by Python's logging, which raises when it does not know the word."""
+    level = OmegaConf.select(cfg, "hydra.job_logging.root.level")
+    if isinstance(level, str) and level not in logging.getLevelNamesMapping():
+        report.problem("LOGLEVEL", f"{level!r} is not a level", "allowed: DEBUG, INFO, WARNING, ERROR, CRITICAL")

@@ -1,0 +1,189 @@
+"""``orchestrate``: sorts the command line, composes the job, checks it, runs it, and ends with an exit code.
+
+A plain run composes once and makes no directory before everything is checked; what `hydra.main` does besides (showing,
+completing, sweeping) it still does. Invariant: wrong configuration ends in lines on stderr and exit code 2; a traceback
+is shown for our own bugs only. What is heavy is imported where it is needed, for start-up is what people wait for.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import ConfigError, ExitCode, OrchestratorError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from orchestrator.cli.argv import Line
+    from orchestrator.cli.job import Job
+    from orchestrator.cli.secrets import Secrets
+
+INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+
+
+def main() -> int:
+    """The console script. Returns the exit code."""
+    return guarded(lambda: _orchestrate(sys.argv[1:]))
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Run a command's work; every way in which it can end becomes an exit code, and lines on stderr."""
+    gc.disable()  # nothing that composing makes becomes garbage before it is done
+    try:
+        return work()
+    except KeyboardInterrupt:
+        _say("interrupted before anything was started")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.SUCCEEDED
+    except OrchestratorError as error:
+        if error.exit_code is ExitCode.INTERNAL:
+            _show_bug()
+        else:
+            complain(error)
+        return error.exit_code
+    except Exception:  # noqa: BLE001 - the last door: whatever comes here is our bug, and is shown whole
+        _show_bug()
+        return ExitCode.INTERNAL
+    finally:
+        gc.enable()
+
+
+def complain(error: OrchestratorError) -> None:
+    """Every problem on a line of its own."""
+    lines = [str(one) for one in dict.fromkeys(error.problems)] if isinstance(error, ConfigError) else [str(error)]
+    for line in lines:
+        _say(f"error: {line}")
+
+
+def _show_bug() -> None:
+    import traceback  # noqa: PLC0415 - a bug is rare
+
+    _say(traceback.format_exc().rstrip())
+    _say("this is a bug of the orchestrator; please report it with the lines above")
+
+
+def _say(text: str, secrets: Secrets | None = None) -> None:
+    """A line on stderr, without secrets and without control characters."""
+    from orchestrator.cli.terminal_text import printable, safe_secrets  # noqa: PLC0415 - not needed when all is well
+
+    print(printable((secrets or safe_secrets()).mask(text)), file=sys.stderr)  # noqa: T201 - stderr is for people
+
+
+def _orchestrate(words: Sequence[str]) -> int:
+    from orchestrator.cli import argv  # noqa: PLC0415
+
+    line = argv.parse(words)
+    if "--version" in line.flags.given:
+        return _version()
+    if line.flags.shows:
+        return _show(line)
+    return _sweep(line) if _sweeps(line) else _run(line)
+
+
+def _version() -> int:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - 15 ms
+
+    try:
+        ours = version("orchestrator")
+    except PackageNotFoundError:
+        ours = "(not installed)"
+    print(f"orchestrate {ours}, Hydra {version('hydra-core')}")  # noqa: T201 - it was asked for
+    return ExitCode.SUCCEEDED
+
+
+def _sweeps(line: Line) -> bool:
+    return line.flags.sweeps or any(override.key == "hydra.mode" for override in line.overrides)
+
+
+def _run(line: Line) -> int:
+    """One job in this process."""
+    from orchestrator.cli import resolvers  # noqa: PLC0415
+    from orchestrator.cli.compose import compose, perform  # noqa: PLC0415
+    from orchestrator.cli.job import check, claim  # noqa: PLC0415
+
+    made = resolvers.register()
+    composed = compose(line)
+    job = claim(check(composed.cfg, line, made, composed.problems), line, made)
+    outcome: list[int] = []
+    perform(composed, lambda _cfg: outcome.append(_start(job)))
+    return outcome[0]
+
+
+def _start(job: Job) -> int:
+    """Hand a checked job to whoever runs it."""
+    from orchestrator.cli.jobyaml import job_yaml  # noqa: PLC0415
+    from orchestrator.cli.run import run_job  # noqa: PLC0415
+
+    for note in job.notes:
+        _say(f"note: {note}", job.secrets)
+    text = job_yaml(job)
+    gc.enable()
+    gc.freeze()
+    return run_job(job.spec, job_yaml=text, secrets=job.secrets)
+
+
+def _sweep(line: Line) -> int:
+    """Several jobs, by Hydra's sweeper and launcher."""
+    from orchestrator.cli import resolvers  # noqa: PLC0415
+    from orchestrator.cli.compose import FOREIGN, problems_of, through_hydra  # noqa: PLC0415
+    from orchestrator.cli.job import check, claim  # noqa: PLC0415
+
+    if line.problems:
+        raise ConfigError(line.problems)
+    made = resolvers.register()
+    codes: list[int] = []
+
+    def task(_cfg: DictConfig) -> Any:  # noqa: ANN401 - Hydra's protocol
+        from hydra.core.hydra_config import HydraConfig  # noqa: PLC0415
+
+        cfg = HydraConfig.instance().cfg.hydra._get_parent()  # type: ignore[union-attr]  # noqa: SLF001
+        try:
+            job = claim(check(cfg, line, made), line, made)
+        except ConfigError as error:
+            complain(error)
+            codes.append(error.exit_code)
+        else:
+            codes.append(_start(job))
+        return codes[-1]
+
+    try:
+        through_hydra(line, task)
+    except FOREIGN as error:
+        raise ConfigError(problems_of(error, line)) from None
+    if all(code == ExitCode.BAD_CONFIG for code in codes) and codes:
+        return ExitCode.BAD_CONFIG
+    return ExitCode.WORKERS_FAILED if any(codes) else ExitCode.SUCCEEDED
+
+
+def _show(line: Line) -> int:
+    """What Hydra shows instead of running: --cfg, --info, --help, completion; without secrets."""
+    import contextlib  # noqa: PLC0415
+    import io  # noqa: PLC0415
+
+    from orchestrator.cli import resolvers  # noqa: PLC0415
+    from orchestrator.cli.compose import FOREIGN, problems_of, through_hydra  # noqa: PLC0415
+    from orchestrator.cli.terminal_text import safe_secrets  # noqa: PLC0415
+
+    if line.problems:
+        raise ConfigError(line.problems)
+    resolvers.register()
+    shown, code = io.StringIO(), 0
+    quiet = (*FOREIGN, ConfigError, LookupError) if line.flags.completes else ()  # a half-typed line is no error
+    try:
+        with contextlib.redirect_stdout(shown):
+            through_hydra(line, lambda _cfg: None)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except quiet:
+        code = ExitCode.WORKERS_FAILED
+    except FOREIGN as error:
+        raise ConfigError(problems_of(error, line)) from None
+    sys.stdout.write(safe_secrets(line).mask(shown.getvalue()))
+    sys.stdout.flush()
+    return code

@@ -1,0 +1,191 @@
+"""What a job would do, told without doing it: commands, environment, policies, the machine, and who said what.
+
+Composes and checks as a run does, and stops there: takes no lock, makes no directory, starts no process. Invariant:
+everything shown went through the job's secrets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from orchestrator.cli import argv, resolvers
+from orchestrator.cli.compose import compose
+from orchestrator.cli.job import Job, check
+from orchestrator.cli.paths import data_dir, shown
+from orchestrator.core import graph, ranks
+from orchestrator.core.failures import signal_name
+from orchestrator.core.rendezvous import Seat
+from orchestrator.core.specs import GroupSpec
+from orchestrator.core.table import Row, build
+from orchestrator.errors import ConfigError, Problem
+
+_LATER = "(known at the start)"
+_AT_START = ("MASTER_ADDR", "MASTER_PORT", "ORCHESTRATOR_TOKEN", "TORCHELASTIC_ERROR_FILE", "ORCHESTRATOR_RESULT_FILE")
+
+
+def checked(words: list[str]) -> Job:
+    """The job that ``orchestrate`` would run for the same words."""
+    line = argv.parse(words)
+    if line.flags.shows or line.flags.sweeps:
+        flag = next(name for name in line.flags.given if not name.startswith("--config"))
+        raise ConfigError([*line.problems, Problem(flag, "is for orchestrate only", "leave it out")])
+    made = resolvers.register()
+    composed = compose(line)
+    return check(composed.cfg, line, made, composed.problems)
+
+
+def machine(job: Job, group: GroupSpec) -> tuple[Row, ...]:
+    """The table of a group of this job."""
+    return build(group, preempt=bool(job.spec.stop.preempt))
+
+
+def plan(job: Job) -> dict[str, Any]:
+    """Everything about the job, as JSON-ready values."""
+    spec = job.spec
+    rendezvous = {**asdict(spec.rendezvous), "url": job.secrets.mask(spec.rendezvous.url or "") or None}
+    return {
+        "run_id": spec.run_id,
+        "run_dir": spec.run_dir,
+        "node": asdict(spec.node),
+        "groups": [_group(job, group) for group in spec.groups],
+        "rendezvous": rendezvous,
+        "stop": _plain(asdict(spec.stop)),
+        "logs": _plain(asdict(spec.logs)),
+        "settings": {path: {"value": value, "origin": origin} for path, value, origin in settings(job)},
+        "notes": [job.secrets.mask(str(note)) for note in job.notes],
+    }
+
+
+def _group(job: Job, group: GroupSpec) -> dict[str, Any]:
+    return {
+        "role": group.role,
+        "nodes": [group.min_nodes, group.max_nodes],
+        "workers": list(_workers(job, group)),
+        "restart": _plain(asdict(group.restart)),
+        "machine": rows(machine(job, group)),
+    }
+
+
+def rows(table: tuple[Row, ...]) -> list[dict[str, Any]]:
+    """A table as JSON-ready values."""
+    return [{name: value for name, value in asdict(row).items() if value is not None} for row in table]
+
+
+def _workers(job: Job, group: GroupSpec) -> Iterator[dict[str, Any]]:
+    """Each local worker, as it would be if this node came first and the least number of equal nodes met."""
+    spec, nproc = job.spec, group.worker.nproc
+    seat = Seat(
+        round=1,
+        token=0,
+        slot=0,
+        size=group.min_nodes,
+        base_rank=0,
+        world_size=group.min_nodes * nproc,
+        members_hash="",
+        master_addr="",
+        master_port=0,
+        charged=0,
+        consecutive=0,
+    )
+    for place in ranks.places(seat, nproc):
+        env = ranks.worker_env(spec, group, place, {}, error_file="", result_file="")
+        env |= dict.fromkeys((name for name in _AT_START if name not in group.worker.env), _LATER)
+        unset = [name for name, value in group.worker.env.items() if value is None]
+        yield {
+            "local_rank": place.local_rank,
+            "rank": place.rank,
+            "cmd": [job.secrets.mask(word) for word in ranks.fill_in(group.worker.cmd, spec, group, place)],
+            "env": {name: job.secrets.mask_named(name, value) for name, value in env.items()},
+            "unset": unset,
+        }
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a spec's fields
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, frozenset | set):
+        return sorted(value)
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def settings(job: Job) -> Iterator[tuple[str, Any, str]]:
+    """What is not as conf/ has it: path, value and origin."""
+    own = shown(data_dir("conf"))
+    for path, value in _leaves(job.data, ""):
+        origin = job.origins.of(path)
+        if origin and not origin.startswith(own) and path != "recipe.dir":
+            name = path.rpartition(".")[2]
+            yield path, job.secrets.mask_named(name, "null" if value is None else str(value)), job.secrets.mask(origin)
+
+
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - YAML holds anything
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from _leaves(value, f"{path}.{key}" if path else key)
+    elif isinstance(node, list):
+        yield path, shlex.join(map(str, node)) if path == "worker.cmd" else json.dumps(node, default=str)
+    else:
+        yield path, node
+
+
+def text(job: Job) -> str:
+    """The plan for a person."""
+    spec = job.spec
+    lines = [f"run {spec.run_id}, node {spec.node.name}, files in {shown(spec.run_dir)}"]
+    for group in spec.groups:
+        lines += [*_group_lines(job, group)]
+    lines += ["", "rendezvous", *_rendezvous_lines(job)]
+    stop = spec.stop
+    lines += ["", "stop", f"  {signal_name(stop.signal)}, {stop.grace_s:g} s later SIGKILL"]
+    lines += [f"  {signal_name(number)} goes to the workers" for number in sorted(stop.forward)]
+    lines += [f"  {signal_name(number)} ends the agent with exit code 75" for number in sorted(stop.preempt)]
+    lines += ["", "logs", f"  {spec.logs.kind}, in {shown(spec.logs.dir)}"]
+    lines += ["", "settings that differ from conf/"]
+    lines += [f"  {path} = {value}  [{origin}]" for path, value, origin in settings(job)] or ["  none"]
+    for group in spec.groups:
+        table = graph.text(machine(job, group)).splitlines()
+        lines += ["", f"machine of {group.role}", *(f"  {line}" for line in table)]
+    return "\n".join(lines) + "\n"
+
+
+def _group_lines(job: Job, group: GroupSpec) -> Iterator[str]:
+    low, high, worker = group.min_nodes, group.max_nodes, group.worker
+    span = f"{low} to {high} nodes" if low != high else f"{low} node{'s' if low > 1 else ''}"
+    yield f"role {group.role}: {span}, {worker.nproc} worker{'s' if worker.nproc > 1 else ''} on this one"
+    yield from ("", "commands")
+    workers = list(_workers(job, group))
+    for one in workers:
+        yield f"  local rank {one['local_rank']}: {shlex.join(one['cmd'])}"
+    yield f"  in {shown(worker.cwd or os.curdir)}"
+    yield from ("", "environment, added to yours, of local rank 0")
+    yield from (f"  {name}={value}" for name, value in sorted(workers[0]["env"].items()))
+    yield from (f"  {name} is unset" for name in workers[0]["unset"])
+    yield from ("", "restart", *(f"  {line}" for line in _restart_lines(group)))
+
+
+def _restart_lines(group: GroupSpec) -> Iterator[str]:
+    restart = group.restart
+    yield str(restart.kind)
+    if restart.kind == "never":
+        return
+    budget, delays = restart.budget, restart.backoff
+    within = f"within {budget.per_s:g} s" if budget.per_s is not None else "in the whole run"
+    yield f"at most {'any number of' if budget.max is None else budget.max} restarts {within}"
+    yield f"after {delays.initial_s:g} s, then times {delays.factor:g} each, at most {delays.max_s:g} s"
+    for number, rule in enumerate(restart.rules):
+        given = {name: value for name, value in _plain(asdict(rule)).items() if value and name != "action"}
+        conditions = ", ".join(f"{name} {value}" for name, value in given.items()) or "anything"
+        yield f"rule {number}: {conditions} -> {rule.action}"
+
+
+def _rendezvous_lines(job: Job) -> Iterator[str]:
+    chosen = job.spec.rendezvous
+    where = job.secrets.mask(chosen.url) if chosen.url else "a private server"
+    listen = f", listening on {chosen.listen[0]}:{chosen.listen[1]}" if chosen.listen else ""
+    yield f"  {chosen.kind}: {where}{listen}"
+    yield f"  join within {chosen.join_timeout_s:g} s, lease {chosen.lease_s:g} s"

@@ -1,0 +1,216 @@
+"""Recipes: finding one by name or path, and making of its YAML what Hydra composes.
+
+A recipe is a stranger's file. What it may not do (configure Hydra, place itself elsewhere) is refused here, before it
+is composed. Invariant: in what `load` returns, every default is an absolute path, a known choice or ``_self_``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cli import yaml12
+from orchestrator.cli.paths import absolute, recipe_dirs, shown
+from orchestrator.config.report import listed, nearest, show
+from orchestrator.config.schema import GROUPS
+from orchestrator.errors import ConfigError, Problem
+
+LEFT_TO_YOU = "${orchestrate.left_to_you:}"  # what ??? becomes: OmegaConf merges its own mark away
+SUFFIXES = (".yaml", ".yml")
+_PLUGINS = ("hydra/launcher", "hydra/sweeper")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One file, ready to be composed."""
+
+    path: Path
+    data: dict[str, Any]
+    lines: Mapping[str, int]
+    chosen: frozenset[str] = frozenset()  # the groups whose kind it names
+    needs: tuple[str, ...] = ()
+
+
+def find(name: str, beside: Path | None = None) -> Path | None:
+    """The file that ``name`` means: a path as it is written, or a name in the directories of recipes."""
+    folders = [""] if is_path(name) else recipe_dirs()
+    if beside is not None:
+        folders = [str(beside), *folders]
+    elif name.endswith(SUFFIXES) and not is_path(name):
+        folders.append("")  # mine.yaml means ./mine.yaml when no recipe has that name
+    for folder in folders:
+        for suffix in ("", *SUFFIXES) if name.endswith(SUFFIXES) else SUFFIXES:
+            path = Path(absolute(str(Path(folder, name + suffix))))
+            if path.is_file():
+                return path
+    return None
+
+
+def is_path(name: str) -> bool:
+    """Whether ``name`` is written as a path, and not as a name."""
+    return name.startswith(("/", "./", "../"))
+
+
+def names() -> list[str]:
+    """The names of all recipes that can be found, nested ones with their folder."""
+    found = set()
+    for folder in map(Path, recipe_dirs()):
+        for path in folder.rglob("*.y*ml") if folder.is_dir() else ():
+            if path.suffix in SUFFIXES:
+                found.add(path.relative_to(folder).with_suffix("").as_posix())
+    return sorted(found)
+
+
+def missing(name: str, path: str = "recipe", origin: str = "") -> Problem:
+    """That there is no such recipe, and what there is."""
+    known = names()
+    remedy = f"{nearest(name, known)}known: {listed(known)}, or a path such as ./mine.yaml"
+    return Problem(path, f"{show(name)} is not found", remedy, origin)
+
+
+def load(path: Path) -> Recipe:
+    """Read and prepare the recipe in ``path``; a ConfigError names everything that is wrong with its form."""
+    where = shown(path)
+    try:
+        if path.stat().st_size > yaml12.MAX_BYTES:
+            raise ConfigError([Problem("recipe", "is larger than 1 MiB", "a recipe is a page of text", where)])
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError([Problem("recipe", f"cannot be read: {error.strerror}", "", where)]) from None
+    except UnicodeDecodeError as error:
+        fact = f"is not UTF-8 text: {error.reason} at byte {error.start}"
+        raise ConfigError([Problem("recipe", fact, "save it as UTF-8", where)]) from None
+    document = yaml12.read(text, where)
+    if not isinstance(document.data, dict):
+        fact = f"is {show(document.data)}, and not a mapping"
+        raise ConfigError([Problem("recipe", fact, "begin with a key such as worker:", f"{where}:1")])
+    return _Preparation(path, document).recipe()
+
+
+@dataclass(slots=True)
+class _Preparation:
+    """The steps from a file's data to what Hydra composes, and what went wrong in them."""
+
+    path: Path
+    document: yaml12.Document
+    problems: list[Problem] = field(default_factory=list)
+    bases: list[Any] = field(default_factory=list)
+    overrides: dict[str, str] = field(default_factory=dict)  # group -> choice
+
+    def recipe(self) -> Recipe:
+        data = dict(self.document.data)
+        if "hydra" in data:
+            self._problem("hydra", "is not for recipes", "give it on the command line, as in hydra.run.dir=…")
+        self._defaults(data.pop("defaults", None))
+        for group in GROUPS:
+            self._choose(group, data)
+        for name in [name for name in ("node", "worker", "recipe") if name in data and data[name] is None]:
+            del data[name]  # an empty section says nothing
+        needs = self._header(data)
+        if self.problems:
+            raise ConfigError(self.problems)
+        own = [] if "_self_" in self.bases else ["_self_"]
+        chosen = [{f"override /{group}": value} for group, value in self.overrides.items()]
+        composed = {"defaults": [*self.bases, *own, *chosen], **data}
+        composed = {key: _marked(value) for key, value in composed.items()}
+        return Recipe(self.path, composed, self.document.lines, frozenset(self.overrides), needs)
+
+    def _problem(self, path: str, fact: str, remedy: str) -> None:
+        line = self.document.lines.get(path) or self.document.lines.get(path.partition("[")[0], 1)
+        self.problems.append(Problem(path, fact, remedy, f"{shown(self.path)}:{line}"))
+
+    def _choose(self, group: str, data: dict[str, Any]) -> None:
+        """``restart: never`` and ``restart: {kind: never}`` become a choice, which the command line can overrule."""
+        if group not in data:
+            return
+        value = data.pop(group)
+        if isinstance(value, str):
+            value = {"kind": value}
+        if isinstance(value, dict) and value.get("kind") in GROUPS[group]:
+            value = dict(value)
+            self.overrides[group] = value.pop("kind")
+        if value is not None and value != {}:
+            data[group] = value
+
+    def _header(self, data: dict[str, Any]) -> tuple[str, ...]:
+        header = data.get("recipe")
+        if isinstance(header, dict):  # headers do not merge: what this one leaves out is not another recipe's
+            data["recipe"] = header = {"name": self.path.stem, "description": None, "needs": [], **header}
+        worker = data.get("worker")
+        if isinstance(worker, dict) and worker.get("cmd") is not None and (header is None or isinstance(header, dict)):
+            data["recipe"] = {**(header or {}), "dir": str(self.path.parent).replace("${", "\\${")}
+        needs = header.get("needs") if isinstance(header, dict) else None
+        return tuple(map(str, needs)) if isinstance(needs, list) else ()
+
+    def _defaults(self, entries: object) -> None:
+        if entries is None:
+            return
+        if not isinstance(entries, list):
+            self._problem("defaults", f"{show(entries)} is not a list", "write - base, one line for each")
+            return
+        for at, entry in enumerate(entries):
+            where = f"defaults[{at}]"
+            if isinstance(entry, str):
+                self._base(entry, where)
+            elif isinstance(entry, dict) and len(entry) == 1:
+                self._group(*next(iter(entry.items())), where)
+            else:
+                self._problem(where, f"{show(entry)} is no default", "write - base, or - override /group: choice")
+
+    def _group(self, key: str, value: object, where: str) -> None:
+        group = key.rpartition(" ")[2].lstrip("/")
+        if group in GROUPS and isinstance(value, str) and value in GROUPS[group]:
+            self.overrides[group] = value
+        elif group in GROUPS:
+            known = GROUPS[group]
+            self._problem(where, f"{show(value)} is not a choice", f"{nearest(value, known)}allowed: {listed(known)}")
+        elif group == "recipe":
+            for name in value if isinstance(value, list) else [value]:
+                self._base(str(name), where)
+        elif group in _PLUGINS and isinstance(value, str) and re.fullmatch(r"\w+", value):
+            self.overrides[group] = value
+        else:
+            allowed = listed([*GROUPS, *_PLUGINS])
+            self._problem(where, f"{show(group)} is not a recipe's to choose", f"allowed: {allowed}")
+
+    def _base(self, name: str, where: str) -> None:
+        """A recipe that this one builds on, looked up beside it first."""
+        if name == "_self_":
+            self.bases.append(name)
+            return
+        found = None if "${" in name else find(name.removeprefix("/recipe/"), beside=self.path.parent)
+        if found is None:
+            fact = f"{show(name)} is neither beside this recipe nor a known one"
+            self._problem(where, fact, f"{nearest(name, names())}write its name or path")
+        else:
+            self.bases.append(f"/recipe/{_spelled(str(found))}")
+
+
+def _marked(node: Any) -> Any:  # noqa: ANN401 - YAML holds anything
+    """``node`` with each ``???``, which leaves a value to the command line, made into what is noticed if it stays."""
+    if isinstance(node, dict):
+        return {key: _marked(value) for key, value in node.items()}
+    return LEFT_TO_YOU if node == "???" else node
+
+
+def _spelled(path: str) -> str:
+    """A path without the characters that Hydra's defaults list gives a meaning."""
+    return re.sub(r"[%@$]", lambda found: f"%{ord(found[0]):02x}", path)
+
+
+def unspelled(path: str) -> str:
+    """The path again."""
+    return re.sub(r"%(25|40|24)", lambda found: chr(int(found[1], 16)), path)
+
+
+def listing(folder: str, *, groups: bool) -> Iterator[str]:
+    """The recipes, or the folders of recipes, directly in ``folder`` of any directory of recipes."""
+    for base in map(Path, recipe_dirs()):
+        for path in sorted((base / folder).glob("*")) if (base / folder).is_dir() else ():
+            if groups and path.is_dir() and any(path.glob("*.yaml")):
+                yield path.name
+            elif not groups and path.suffix in SUFFIXES:
+                yield path.stem

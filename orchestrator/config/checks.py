@@ -1,0 +1,81 @@
+"""Relations between values: what is allowed alone and wrong together.
+
+Each check speaks only when the values that it needs were readable, so that one mistake is reported once. Nothing here
+changes a value.
+"""
+
+from __future__ import annotations
+
+from orchestrator.config.report import Report
+from orchestrator.config.schema import JobConfig, RendezvousEmbedded, RendezvousRedis, RestartOnFailure
+from orchestrator.core.restart import base_delay_s
+from orchestrator.core.specs import Backoff
+
+_STEPS = 10_000  # by then a geometric delay is at its maximum, or does not grow
+
+
+def check(job: JobConfig, made_up_run_id: str | None, report: Report) -> None:
+    """Report every relation that does not hold."""
+    _several_nodes(job, made_up_run_id, report)
+    _server(job, report)
+    if isinstance(job.restart, RestartOnFailure):
+        _backoff(job.restart, report)
+        _budget(job.restart, report)
+
+
+def _several_nodes(job: JobConfig, made_up_run_id: str | None, report: Report) -> None:
+    if job.nodes[1] == 1:
+        return
+    if job.run_id == made_up_run_id and report.clean("run_id"):
+        fact = f"is made up on each node, and nodes={_nodes(job)} need one in common"
+        report.problem("run_id", fact, "give the same run_id=NAME to every agent of the job")
+    if isinstance(job.rendezvous, RendezvousEmbedded) and job.rendezvous.listen is None and report.clean("rendezvous"):
+        report.problem(
+            "rendezvous",
+            f"embedded has no address for other nodes, and nodes={_nodes(job)} need one",
+            "give rendezvous.listen=HOST:PORT, or rendezvous=redis rendezvous.url=redis://HOST:PORT",
+        )
+
+
+def _nodes(job: JobConfig) -> str:
+    low, high = job.nodes
+    return str(low) if low == high else f"{low}:{high}"
+
+
+def _server(job: JobConfig, report: Report) -> None:
+    if isinstance(job.rendezvous, RendezvousRedis) and job.rendezvous.url is None and report.clean("rendezvous.url"):
+        report.problem("rendezvous.url", "is missing with rendezvous=redis", "give rendezvous.url=redis://HOST:PORT")
+
+
+def _backoff(restart: RestartOnFailure, report: Report) -> None:
+    delays = restart.backoff
+    if not report.clean("restart.backoff.reset_after_s", "restart.backoff.max_s"):
+        return
+    if delays.reset_after_s < delays.max_s:
+        report.problem(
+            "restart.backoff.reset_after_s",
+            f"{delays.reset_after_s:g} is less than restart.backoff.max_s {delays.max_s:g}",
+            f"allowed: from {delays.max_s:g}, or a smaller max_s",
+        )
+
+
+def _budget(restart: RestartOnFailure, report: Report) -> None:
+    limit, per_s = restart.budget.max, restart.budget.per_s
+    if limit is None or per_s is None or not report.clean("restart.budget", "restart.backoff"):
+        return
+    delays = restart.backoff
+    least = least_delay_s(limit, Backoff(**{name: getattr(delays, name) for name in Backoff.__dataclass_fields__}))
+    if limit > 0 and least >= per_s:
+        report.problem(
+            "restart.budget.per_s",
+            f"{per_s:g} can never trip: the delays of {limit} restarts take {least:g} s or more",
+            f"allowed: above {least:g}, or null for the whole run, or shorter delays in restart.backoff",
+        )
+
+
+def least_delay_s(restarts: int, backoff: Backoff) -> float:
+    """The shortest time that the delays of so many consecutive restarts can take."""
+    counted = min(restarts, _STEPS)
+    growing = sum(base_delay_s(number, backoff) for number in range(1, counted + 1))
+    steady = (restarts - counted) * base_delay_s(restarts, backoff) if restarts > counted else 0.0
+    return (growing + steady) * (1 - backoff.jitter)

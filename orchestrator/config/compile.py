@@ -1,0 +1,194 @@
+"""The compilation: a checked configuration and the facts of this machine become a `JobSpec`, or a list of problems.
+
+`compile_job` is the only door. It reports everything that it finds in one pass and returns None then; it raises only
+for a machine that cannot be proven sound, which is our bug. Invariant: what it returns can be started as it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from posixpath import join as join_path
+from posixpath import normpath
+from typing import Any
+
+from orchestrator.config.checks import check
+from orchestrator.config.command import flag_arguments
+from orchestrator.config.convert import convert
+from orchestrator.config.host import Host
+from orchestrator.config.program import check_program, resolved, worker_cwd
+from orchestrator.config.report import UNRESOLVED, Report
+from orchestrator.config.rules import RuleConfig
+from orchestrator.config.schema import (
+    BudgetConfig,
+    JobConfig,
+    LogsFiles,
+    LogsInherit,
+    LogsTee,
+    RendezvousEmbedded,
+    RendezvousRedis,
+    RestartNever,
+    RestartOnFailure,
+    StopDefault,
+)
+from orchestrator.core.specs import (
+    Backoff,
+    Budget,
+    GroupSpec,
+    JobSpec,
+    LogsKind,
+    LogsSpec,
+    NodeSpec,
+    RendezvousKind,
+    RendezvousSpec,
+    RestartKind,
+    RestartPolicy,
+    Rule,
+    RuleAction,
+    StopPolicy,
+    WorkerSpec,
+)
+from orchestrator.core.table import build
+from orchestrator.core.verify import verify
+from orchestrator.errors import InternalError
+
+
+def compile_job(
+    data: Mapping[str, Any], host: Host, report: Report, *, run_dir: str, made_up_run_id: str | None = None
+) -> JobSpec | None:
+    """The job that ``data`` describes, or None when the report has problems. ``run_dir`` is absolute."""
+    job = convert(JobConfig, data, "", report)
+    check(job, made_up_run_id, report)
+    section = data.get("worker")
+    told = isinstance(section, Mapping) and section.get("cmd") is UNRESOLVED
+    worker = _worker(job, host, report, told=told)
+    if report.problems or worker is None:
+        return None
+    spec = JobSpec(
+        run_id=job.run_id or "",
+        run_dir=run_dir,
+        node=NodeSpec(name=job.node.name or "", rank=job.node.rank, addr=job.node.addr),
+        groups=(
+            GroupSpec(
+                role=job.role,
+                min_nodes=job.nodes[0],
+                max_nodes=job.nodes[1],
+                worker=worker,
+                restart=_restart(job.restart),
+            ),
+        ),
+        rendezvous=_rendezvous(job.rendezvous),
+        stop=_stop(job.stop),
+        logs=_logs(job.logs, run_dir, host),
+    )
+    _prove(spec)
+    return spec
+
+
+def _prove(spec: JobSpec) -> None:
+    for group in spec.groups:
+        faults = verify(build(group, preempt=bool(spec.stop.preempt)))
+        if faults:
+            raise InternalError(f"the machine of role {group.role} is unsound: {'; '.join(faults)}")
+
+
+def _worker(job: JobConfig, host: Host, report: Report, *, told: bool) -> WorkerSpec | None:
+    """The workers' spec; ``told``: that there is no command was said already."""
+    worker = job.worker
+    cwd = worker_cwd(worker.cwd, host)
+    if not host.is_dir(cwd):
+        report.problem("worker.cwd", f"{cwd!r} is not a directory", "make it, or give another")
+    nproc = _nproc(worker.nproc, host, report)
+    if worker.cmd is None:
+        if not told and report.clean("worker.cmd", "recipe"):  # a recipe that is not there would have said it
+            report.problem("worker.cmd", "is missing", "say what to run: orchestrate -- python train.py")
+        return None
+    cmd = resolved(worker.cmd, job.recipe.dir, host)
+    if report.clean("worker.env.PATH", "worker.cwd", "worker.cmd"):
+        check_program(cmd[0], worker.env, cwd, host, report)
+    return WorkerSpec(
+        cmd=(*cmd, *flag_arguments(worker.flags, worker.flags_style)),
+        nproc=nproc,
+        env=dict(worker.env),
+        cwd=cwd if worker.cwd else None,
+        umask=worker.umask,
+    )
+
+
+def _nproc(wanted: int | str, host: Host, report: Report) -> int:
+    """A number of workers: ``auto`` means one per GPU, or one per CPU on a machine without."""
+    if isinstance(wanted, int):
+        return wanted
+    if wanted == "cpu":
+        return host.cpus
+    gpus = host.gpus()
+    if gpus == 0 and wanted == "gpu":
+        report.problem(
+            "worker.nproc", "'gpu' finds no GPU on this machine", "allowed: a whole number from 1, cpu, auto"
+        )
+    return gpus or host.cpus
+
+
+def _restart(restart: RestartNever | RestartOnFailure) -> RestartPolicy:
+    if isinstance(restart, RestartNever):
+        return replace(_restart(RestartOnFailure(budget=BudgetConfig(max=0))), kind=RestartKind.NEVER)
+    delays, budget, free = restart.backoff, restart.budget, restart.free
+    return RestartPolicy(
+        kind=RestartKind(restart.kind),
+        budget=Budget(max=budget.max, per_s=budget.per_s),
+        free=Budget(max=free.max, per_s=free.per_s),
+        backoff=Backoff(
+            initial_s=delays.initial_s,
+            factor=delays.factor,
+            max_s=delays.max_s,
+            jitter=delays.jitter,
+            reset_after_s=delays.reset_after_s,
+        ),
+        rules=tuple(_rule(rule) for rule in restart.rules),
+    )
+
+
+def _rule(rule: RuleConfig) -> Rule:
+    return Rule(
+        action=RuleAction(rule.action or ""),
+        exit_codes=rule.codes,
+        signals=frozenset(rule.signals),
+        kinds=frozenset(rule.kinds),
+        error_types=frozenset(rule.error_types),
+        message=rule.message,
+    )
+
+
+def _rendezvous(chosen: RendezvousEmbedded | RendezvousRedis) -> RendezvousSpec:
+    return RendezvousSpec(
+        kind=RendezvousKind(chosen.kind),
+        url=chosen.url if isinstance(chosen, RendezvousRedis) else None,
+        listen=chosen.listen if isinstance(chosen, RendezvousEmbedded) else None,
+        join_timeout_s=chosen.join_timeout_s,
+        last_call_s=chosen.last_call_s,
+        lease_s=chosen.lease_s,
+        scale_up_s=chosen.scale_up_s,
+        server_grace_s=chosen.server_grace_s,
+    )
+
+
+def _stop(stop: StopDefault) -> StopPolicy:
+    preempt = frozenset(stop.preempt_signals)
+    return StopPolicy(
+        signal=stop.signal,
+        grace_s=stop.grace_s,
+        kill_wait_s=stop.kill_wait_s,
+        forward=frozenset(stop.forward) - preempt,  # one signal has one meaning, and the chosen one beats the default
+        preempt=preempt,
+    )
+
+
+def _logs(logs: LogsFiles | LogsTee | LogsInherit, run_dir: str, host: Host) -> LogsSpec:
+    given = None if isinstance(logs, LogsInherit) else logs.dir
+    tee = logs if isinstance(logs, LogsTee) else LogsTee()
+    return LogsSpec(
+        kind=LogsKind(logs.kind),
+        dir=normpath(join_path(host.cwd, given)) if given else join_path(run_dir, "logs"),
+        prefix=tee.prefix,
+        console=tee.console,
+    )

@@ -1,0 +1,229 @@
+"""Readers: each takes one value of the YAML, its path and the report, and returns what it means, or INVALID.
+
+Values may come from an environment variable and then are text, so numbers are accepted as text as well. A boolean is
+never a number. Readers know nothing of other keys: relations are `checks`' business.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import signal
+from collections.abc import Callable, Mapping
+
+from orchestrator.config.report import INVALID, UNRESOLVED, Report, join, nearest, show
+
+Reader = Callable[[object, str, Report], object]
+
+_WHOLE = re.compile(r"[-+]?[0-9]{1,18}")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_PORT_MAX = 65535
+UNCATCHABLE = frozenset({signal.SIGKILL, signal.SIGSTOP})
+
+
+def optional(read: Reader) -> Reader:
+    """Null is allowed and stays None."""
+    return lambda value, path, report: None if value is None else read(value, path, report)
+
+
+def text(value: object, path: str, report: Report) -> object:
+    """Text; a number is taken as it is written."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return report.problem(path, f"{show(value)} is not text", "allowed: text")
+    if "\0" in str(value):
+        return report.problem(path, "holds a NUL character", "remove it")
+    return str(value)
+
+
+def name(value: object, path: str, report: Report) -> object:
+    """A short word that may become part of a file name and of a Redis key."""
+    if not isinstance(value, bool) and isinstance(value, str | int | float) and _NAME.fullmatch(str(value)):
+        if str(value).strip("."):
+            return str(value)
+        return report.problem(path, f"{show(value)} is a directory's name", "allowed: a word that is not only dots")
+    return report.problem(path, f"{show(value)} is not a name", "allowed: 1 to 64 of A-Z a-z 0-9 . _ -")
+
+
+def whole(minimum: int = 0, maximum: int | None = None, words: tuple[str, ...] = ()) -> Reader:
+    """A whole number within bounds, or one of ``words``."""
+    bounds = f"a whole number from {minimum}" + (f" to {maximum}" if maximum is not None else "")
+    allowed = f"allowed: {', '.join([bounds, *words])}"
+
+    def read(value: object, path: str, report: Report) -> object:
+        if value in words and isinstance(value, str):
+            return value
+        number = _whole(value)
+        if number is None:
+            fact = "is not allowed" if words else "is not a whole number"
+            return report.problem(path, f"{show(value)} {fact}", f"{nearest(value, words)}{allowed}")
+        if number < minimum:
+            return report.problem(path, f"{number} is too small", allowed)
+        if maximum is not None and number > maximum:
+            return report.problem(path, f"{number} is too large", allowed)
+        return number
+
+    return read
+
+
+def _whole(value: object) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return int(value) if isinstance(value, str) and _WHOLE.fullmatch(value) else None
+
+
+def number(minimum: float, below: float | None = None, *, what: str = "a number") -> Reader:
+    """A finite number from ``minimum``, and less than ``below`` if that is given."""
+    allowed = f"allowed: {what} from {minimum:g}" + (f" to below {below:g}" if below is not None else "")
+
+    def read(value: object, path: str, report: Report) -> object:
+        found = _number(value)
+        if found is None or not math.isfinite(found):
+            return report.problem(path, f"{show(value)} is not a number", allowed)
+        if found < minimum:
+            return report.problem(path, f"{found:g} is {'negative' if found < 0 else 'too small'}", allowed)
+        if below is not None and found >= below:
+            return report.problem(path, f"{found:g} is too large", allowed)
+        return found
+
+    return read
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+seconds = number(0, what="seconds")
+
+
+def word(*words: str) -> Reader:
+    """One of ``words``."""
+
+    def read(value: object, path: str, report: Report) -> object:
+        if isinstance(value, str) and value in words:
+            return value
+        return report.problem(
+            path, f"{show(value)} is not allowed", f"{nearest(value, words)}allowed: {', '.join(words)}"
+        )
+
+    return read
+
+
+def list_of(read: Reader) -> Reader:
+    """A list; a single value that is none stands for a list of one."""
+
+    def read_all(value: object, path: str, report: Report) -> object:
+        if value is None or isinstance(value, Mapping):
+            return report.problem(path, f"{show(value)} is not a list", "write [a, b], or [] for none")
+        items = value if isinstance(value, list) else [value]
+        found = [
+            read(item, f"{path}[{at}]", report) if item is not UNRESOLVED else INVALID for at, item in enumerate(items)
+        ]
+        return INVALID if INVALID in found else tuple(found)
+
+    return read_all
+
+
+def mapping_of(read: Reader) -> Reader:
+    """A mapping whose keys are the user's own words."""
+
+    def read_all(value: object, path: str, report: Report) -> object:
+        if not isinstance(value, Mapping):
+            return report.problem(path, f"{show(value)} is not a mapping", "write name: value, or {} for none")
+        found = {
+            str(key): read(item, join(path, str(key)), report) if item is not UNRESOLVED else INVALID
+            for key, item in value.items()
+        }
+        return INVALID if INVALID in found.values() else found
+
+    return read_all
+
+
+def signal_number(value: object, path: str, report: Report) -> object:
+    """A signal's name, with or without SIG."""
+    names = {one.name.removeprefix("SIG"): int(one) for one in signal.Signals}
+    given = str(value).upper().removeprefix("SIG")
+    if isinstance(value, str) and given in names:
+        return names[given]
+    meant = [short for short, code in names.items() if code == _whole(value)]
+    hint = f"did you mean {meant[0]!r}? " if meant else nearest(given, names)
+    return report.problem(path, f"{show(value)} is not a signal", f"{hint}allowed: a name such as TERM, INT or USR1")
+
+
+def catchable(value: object, path: str, report: Report) -> object:
+    """A signal that a process can handle."""
+    found = signal_number(value, path, report)
+    if found in UNCATCHABLE:
+        return report.problem(path, f"{show(value)} cannot be caught", "allowed: any signal but KILL and STOP")
+    return found
+
+
+def umask(value: object, path: str, report: Report) -> object:
+    """Octal digits, as text: a bare number has lost the base in which it was written."""
+    if isinstance(value, str) and re.fullmatch(r"[0-7]{1,4}", value) and int(value, 8) <= 0o777:  # noqa: PLR2004
+        return int(value, 8)
+    return report.problem(path, f"{show(value)} is not octal digits in quotes", "allowed: '000' to '777', as in '022'")
+
+
+def nodes(value: object, path: str, report: Report) -> object:
+    """``N`` or ``MIN:MAX`` as a pair."""
+    allowed = "allowed: N or MIN:MAX, from 1, as in 2:4"
+    parts = [_whole(part) for part in str(value).split(":")] if isinstance(value, str) else [_whole(value)]
+    if None in parts or len(parts) > 2:  # noqa: PLR2004 - a pair
+        return report.problem(path, f"{show(value)} is not a number of nodes", allowed)
+    low, high = parts[0] or 0, parts[-1] or 0
+    if low < 1 or high < 1:
+        return report.problem(path, f"{show(value)} is too small", allowed)
+    if low > high:
+        return report.problem(path, f"{show(value)} has its minimum above its maximum", allowed)
+    return (low, high)
+
+
+def host_port(value: object, path: str, report: Report) -> object:
+    """``HOST:PORT`` as a pair; an IPv6 host stands in brackets."""
+    found = (
+        re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\s:\[\]/]+)):([0-9]{1,5})", value)
+        if isinstance(value, str)
+        else None
+    )
+    if found is None or not 1 <= int(found[3]) <= _PORT_MAX:
+        return report.problem(path, f"{show(value)} is not HOST:PORT", "allowed: such as 10.0.0.1:6379 or [::1]:6379")
+    return (found[1] or found[2], int(found[3]))
+
+
+def redis_url(value: object, path: str, report: Report) -> object:
+    """A URL that a Redis client understands. Its password may be wrong; its shape may not."""
+    allowed = "allowed: redis://HOST:PORT/DB, rediss://… or unix:///PATH"
+    found = re.fullmatch(r"(redis|rediss|unix)://(\S+)", value) if isinstance(value, str) else None
+    if found is None:
+        return report.problem(path, f"{show(value)} is not a Redis URL", allowed)
+    host = found[2].rpartition("@")[2]
+    if found[1] == "unix":
+        return value if host.startswith("/") else report.problem(path, f"{show(value)} has no socket's path", allowed)
+    address = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^:/?#\[\]]+)(?::([0-9]{1,5}))?(?:/([0-9]*))?(?:\?\S*)?", host)
+    if address is None or int(address[2] or 1) not in range(1, _PORT_MAX + 1):
+        return report.problem(path, f"{show(value)} is not a Redis URL", allowed)
+    return value
+
+
+def console(value: object, path: str, report: Report) -> object:
+    """``all`` as None, else the ranks whose output is shown."""
+    if value == "all":
+        return None
+    ranks = value if isinstance(value, list) else [value]
+    if any(_whole(rank) is None or (_whole(rank) or 0) < 0 for rank in ranks):
+        return report.problem(path, f"{show(value)} is not a choice of ranks", "allowed: all, or a list such as [0, 3]")
+    return frozenset(_whole(rank) for rank in ranks)
+
+
+def pattern(value: object, path: str, report: Report) -> object:
+    """A regular expression."""
+    try:
+        re.compile(value if isinstance(value, str) else "(")
+    except re.error as error:
+        return report.problem(path, f"{show(value)} is not a regular expression: {error}", "see Python's re")
+    return value

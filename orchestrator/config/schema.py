@@ -1,0 +1,206 @@
+"""What the YAML may say: one small dataclass per group of ``conf/``, with the same words, units and defaults.
+
+Only the shape of single values lives here; relations between them are in `checks`. Invariant, kept by a test: a file in
+``conf/GROUP/KIND.yaml`` holds exactly the keys and the defaults of the dataclass for that kind.
+"""
+
+# ruff: noqa: RUF009 - calls of section and choice make dataclass fields, as field() does
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from signal import SIGTERM, SIGUSR1, SIGUSR2
+
+from orchestrator.config.command import Flag, command, env_value, flag_value
+from orchestrator.config.convert import Choices, choice, key, section
+from orchestrator.config.readers import (
+    catchable,
+    console,
+    host_port,
+    list_of,
+    mapping_of,
+    name,
+    nodes,
+    number,
+    optional,
+    redis_url,
+    seconds,
+    signal_number,
+    text,
+    umask,
+    whole,
+    word,
+)
+from orchestrator.config.rules import RuleConfig, rules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """Who this agent is. None: made up."""
+
+    name: str | None = key(optional(name), default=None)
+    rank: int | None = key(optional(whole(0)), default=None)
+    addr: str | None = key(optional(text), default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """What a worker is."""
+
+    cmd: tuple[str, ...] | None = key(command, default=None)
+    flags: Mapping[str, Flag] = key(mapping_of(flag_value), default={})
+    flags_style: str = key(word("gnu", "spaced", "hydra"), default="gnu")
+    nproc: int | str = key(whole(1, words=("cpu", "gpu", "auto")), default=1)
+    env: Mapping[str, str | None] = key(mapping_of(env_value), default={})
+    cwd: str | None = key(optional(text), default=None)
+    umask: int | None = key(optional(umask), default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetConfig:
+    """How many restarts are charged before the job fails."""
+
+    max: int | None = key(optional(whole(0)), default=3)
+    per_s: float | None = key(optional(seconds), default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreeConfig:
+    """How many restarts are not charged before the job fails all the same."""
+
+    max: int | None = key(optional(whole(0)), default=100)
+    per_s: float | None = key(optional(seconds), default=3600.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackoffConfig:
+    """How patiently a group is restarted."""
+
+    initial_s: float = key(seconds, default=1.0)
+    factor: float = key(number(1), default=2.0)
+    max_s: float = key(seconds, default=60.0)
+    jitter: float = key(number(0, below=1), default=0.1)
+    reset_after_s: float = key(seconds, default=300.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartNever:
+    """restart=never."""
+
+    kind: str = "never"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartOnFailure:
+    """restart=on_failure."""
+
+    kind: str = "on_failure"
+    budget: BudgetConfig = section(BudgetConfig)
+    free: FreeConfig = section(FreeConfig)
+    backoff: BackoffConfig = section(BackoffConfig)
+    rules: tuple[RuleConfig, ...] = key(rules, default=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartAlways(RestartOnFailure):
+    """restart=always."""
+
+    kind: str = "always"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RendezvousEmbedded:
+    """rendezvous=embedded."""
+
+    kind: str = "embedded"
+    listen: tuple[str, int] | None = key(optional(host_port), default=None)
+    join_timeout_s: float = key(seconds, default=600.0)
+    last_call_s: float = key(seconds, default=1.0)
+    lease_s: float = key(number(1, what="seconds"), default=5.0)
+    scale_up_s: float = key(seconds, default=10.0)
+    server_grace_s: float = key(seconds, default=600.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RendezvousRedis:
+    """rendezvous=redis."""
+
+    kind: str = "redis"
+    url: str | None = key(optional(redis_url), default=None)
+    join_timeout_s: float = key(seconds, default=600.0)
+    last_call_s: float = key(seconds, default=1.0)
+    lease_s: float = key(number(1, what="seconds"), default=5.0)
+    scale_up_s: float = key(seconds, default=10.0)
+    server_grace_s: float = key(seconds, default=600.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopDefault:
+    """stop=default."""
+
+    kind: str = "default"
+    signal: int = key(signal_number, default=int(SIGTERM))
+    grace_s: float = key(seconds, default=30.0)
+    forward: tuple[int, ...] = key(list_of(catchable), default=(int(SIGUSR1), int(SIGUSR2)))
+    preempt_signals: tuple[int, ...] = key(list_of(catchable), default=())
+    kill_wait_s: float = key(seconds, default=10.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogsFiles:
+    """logs=files."""
+
+    kind: str = "files"
+    dir: str | None = key(optional(text), default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogsTee:
+    """logs=tee."""
+
+    kind: str = "tee"
+    dir: str | None = key(optional(text), default=None)
+    prefix: str = key(text, default="[{role}{rank}] ")
+    console: frozenset[int] | None = key(console, default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogsInherit:
+    """logs=inherit."""
+
+    kind: str = "inherit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeHeader:
+    """What a recipe says of itself. ``dir`` is where it stands, when it says what to run."""
+
+    name: str | None = key(optional(text), default=None)
+    description: str | None = key(optional(text), default=None)
+    needs: tuple[str, ...] = key(list_of(text), default=())
+    dir: str | None = key(optional(text), default=None)
+
+
+RESTART: Choices = {"never": RestartNever, "on_failure": RestartOnFailure, "always": RestartAlways}
+RENDEZVOUS: Choices = {"embedded": RendezvousEmbedded, "redis": RendezvousRedis}
+STOP: Choices = {"default": StopDefault}
+LOGS: Choices = {"files": LogsFiles, "tee": LogsTee, "inherit": LogsInherit}
+GROUPS: Mapping[str, Choices] = {"restart": RESTART, "rendezvous": RENDEZVOUS, "stop": STOP, "logs": LOGS}
+"""The groups of ``conf/``: what may be chosen as GROUP=KIND."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobConfig:
+    """The whole file."""
+
+    run_id: str | None = key(optional(name), default=None)
+    role: str = key(name, default="default")
+    nodes: tuple[int, int] = key(nodes, default=(1, 1))
+    node: NodeConfig = section(NodeConfig)
+    worker: WorkerConfig = section(WorkerConfig)
+    restart: RestartNever | RestartOnFailure = choice(RESTART, "on_failure")
+    rendezvous: RendezvousEmbedded | RendezvousRedis = choice(RENDEZVOUS, "embedded")
+    stop: StopDefault = choice(STOP, "default")
+    logs: LogsFiles | LogsTee | LogsInherit = choice(LOGS, "tee")
+    recipe: RecipeHeader = section(RecipeHeader)

@@ -1,0 +1,909 @@
+"""Wrong configurations, and every word that is said about them. Nothing is started, and nothing is made."""
+
+# ruff: noqa: E501 - every message stands whole, as it is said
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from orchestrator.cli.recipes import names
+from tests.cli.invoke import Commands
+
+
+class Bad(NamedTuple):
+    """A command line, the recipe ``r.yaml`` if it has one, and the whole answer. ``{tmp}`` is the directory."""
+
+    name: str
+    words: list[str]
+    recipe: str | None
+    says: list[str]
+
+
+RUN = ["--", "true"]
+KEYS = "logs, node, nodes, recipe, rendezvous, restart, role, run_id, stop, worker"
+BAD = [
+    # -- keys
+    Bad(
+        "a typo in a key of the recipe",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nrestart:\n  budgt: {max: 3}\n",
+        [
+            "restart.budgt: unknown key; did you mean 'budget'? known: backoff, budget, free, rules [r.yaml:3]",
+        ],
+    ),
+    Bad(
+        "a typo in a key of the command line",
+        ["restart.budget.mx=5", *RUN],
+        None,
+        [
+            "restart.budget.mx: unknown key; did you mean 'max'? known: max, per_s [override restart.budget.mx=5]",
+        ],
+    ),
+    Bad(
+        "a typo at the top",
+        ["worke.nproc=2", *RUN],
+        None,
+        [
+            "worke: unknown key; did you mean 'worker'? known: {keys} [override worke.nproc=2]",
+        ],
+    ),
+    Bad(
+        "a key that is not there yet",
+        ["watchdog=timer", *RUN],
+        None,
+        [
+            "watchdog: unknown key; known: {keys} [override watchdog=timer]",
+        ],
+    ),
+    Bad(
+        "an unknown field of a rule",
+        ["restart.rules=[{foo: 1, action: retry}]", *RUN],
+        None,
+        [
+            "restart.rules[0].foo: unknown key; known: action, error_types, exit_codes, kinds, message, signals [override restart.rules=[{foo: 1, action: retry}]]",
+        ],
+    ),
+    Bad(
+        "a key of no choice",
+        ["restart=never", "restart.bugdet.max=3", *RUN],
+        None,
+        [
+            "restart.bugdet: unknown key; did you mean 'budget'? known: backoff, budget, free, rules [override restart.bugdet.max=3]",
+        ],
+    ),
+    # -- choices
+    Bad(
+        "a typo in a choice on the command line",
+        ["restart=nevr", *RUN],
+        None,
+        [
+            "restart: 'nevr' is not a choice; did you mean 'never'? allowed: always, never, on_failure [override restart=nevr]",
+        ],
+    ),
+    Bad(
+        "a typo in a choice of the recipe",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nrestart: nevr\n",
+        [
+            "restart: 'nevr' is not a choice; did you mean 'never'? allowed: always, never, on_failure [r.yaml:2]",
+        ],
+    ),
+    Bad(
+        "a typo in a kind of the recipe",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nlogs:\n  kind: te\n",
+        [
+            "logs: 'te' is not a choice; did you mean 'tee'? allowed: files, inherit, tee [r.yaml:2]",
+        ],
+    ),
+    Bad(
+        "a choice that is a list",
+        ["restart=[never,always]", *RUN],
+        None,
+        [
+            "restart: '[never,always]' is not a choice; did you mean 'always'? allowed: always, never, on_failure [override restart=[never,always]]",
+        ],
+    ),
+    Bad(
+        "two choices without -m",
+        ["restart=never,always", *RUN],
+        None,
+        [
+            "restart: has several values; add -m to sweep over them, or choose one [override restart=never,always]",
+        ],
+    ),
+    Bad(
+        "an unknown recipe",
+        ["recipe=helo"],
+        None,
+        [
+            "recipe: 'helo' is not found; did you mean 'hello'? known: {recipes}, or a path such as ./mine.yaml [override recipe=helo]",
+        ],
+    ),
+    Bad(
+        "a number as a choice",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nrestart: 5\n",
+        [
+            "restart: 5 is not a choice; allowed: always, never, on_failure [r.yaml:2]",
+        ],
+    ),
+    # -- values
+    Bad(
+        "no workers",
+        ["worker.nproc=0", *RUN],
+        None,
+        [
+            "worker.nproc: 0 is too small; allowed: a whole number from 1, cpu, gpu, auto [override worker.nproc=0]",
+        ],
+    ),
+    Bad(
+        "a word that is no number of workers",
+        ["worker.nproc=gpus", *RUN],
+        None,
+        [
+            "worker.nproc: 'gpus' is not allowed; did you mean 'gpu'? allowed: a whole number from 1, cpu, gpu, auto [override worker.nproc=gpus]",
+        ],
+    ),
+    Bad(
+        "a boolean for a number",
+        ["worker.nproc=true", *RUN],
+        None,
+        [
+            "worker.nproc: true is not allowed; allowed: a whole number from 1, cpu, gpu, auto [override worker.nproc=true]",
+        ],
+    ),
+    Bad(
+        "half a worker",
+        ["worker.nproc=1.5", *RUN],
+        None,
+        [
+            "worker.nproc: 1.5 is not allowed; allowed: a whole number from 1, cpu, gpu, auto [override worker.nproc=1.5]",
+        ],
+    ),
+    Bad(
+        "a negative duration",
+        ["stop.grace_s=-1", *RUN],
+        None,
+        [
+            "stop.grace_s: -1 is negative; allowed: seconds from 0 [override stop.grace_s=-1]",
+        ],
+    ),
+    Bad(
+        "a word for a duration",
+        ["stop.grace_s=30s", *RUN],
+        None,
+        [
+            "stop.grace_s: '30s' is not a number; allowed: seconds from 0 [override stop.grace_s=30s]",
+        ],
+    ),
+    Bad(
+        "an endless duration",
+        ["rendezvous.join_timeout_s=inf", *RUN],
+        None,
+        [
+            "rendezvous.join_timeout_s: inf is not a number; allowed: seconds from 0 [override rendezvous.join_timeout_s=inf]",
+        ],
+    ),
+    Bad(
+        "a boolean for a duration",
+        ["rendezvous.last_call_s=true", *RUN],
+        None,
+        [
+            "rendezvous.last_call_s: true is not a number; allowed: seconds from 0 [override rendezvous.last_call_s=true]",
+        ],
+    ),
+    Bad(
+        "no number for a duration",
+        ["rendezvous.scale_up_s=nan", *RUN],
+        None,
+        [
+            "rendezvous.scale_up_s: nan is not a number; allowed: seconds from 0 [override rendezvous.scale_up_s=nan]",
+        ],
+    ),
+    Bad(
+        "a lease below its least",
+        ["rendezvous.lease_s=0.5", *RUN],
+        None,
+        [
+            "rendezvous.lease_s: 0.5 is too small; allowed: seconds from 1 [override rendezvous.lease_s=0.5]",
+        ],
+    ),
+    Bad(
+        "a budget below zero",
+        ["restart.budget.max=-1", *RUN],
+        None,
+        [
+            "restart.budget.max: -1 is too small; allowed: a whole number from 0 [override restart.budget.max=-1]",
+        ],
+    ),
+    Bad(
+        "more nodes at least than at most",
+        ["nodes=4:2", "run_id=x", *RUN],
+        None,
+        [
+            "nodes: '4:2' has its minimum above its maximum; allowed: N or MIN:MAX, from 1, as in 2:4 [override nodes=4:2]",
+        ],
+    ),
+    Bad(
+        "no nodes",
+        ["nodes=0", *RUN],
+        None,
+        [
+            "nodes: 0 is too small; allowed: N or MIN:MAX, from 1, as in 2:4 [override nodes=0]",
+        ],
+    ),
+    Bad(
+        "three numbers of nodes",
+        ["nodes=1:2:3", *RUN],
+        None,
+        [
+            "nodes: '1:2:3' is not a number of nodes; allowed: N or MIN:MAX, from 1, as in 2:4 [override nodes=1:2:3]",
+        ],
+    ),
+    Bad(
+        "a word for nodes",
+        ["nodes=many", *RUN],
+        None,
+        [
+            "nodes: 'many' is not a number of nodes; allowed: N or MIN:MAX, from 1, as in 2:4 [override nodes=many]",
+        ],
+    ),
+    Bad(
+        "a slash in the run's id",
+        ["run_id=../x", *RUN],
+        None,
+        [
+            "run_id: '../x' is not a name; allowed: 1 to 64 of A-Z a-z 0-9 . _ - [override run_id=../x]",
+        ],
+    ),
+    Bad(
+        "a directory as the run's id",
+        ["run_id=..", *RUN],
+        None,
+        [
+            "run_id: '..' is a directory's name; allowed: a word that is not only dots [override run_id=..]",
+        ],
+    ),
+    Bad(
+        "a node's name that is too long",
+        [f"node.name={'n' * 65}", *RUN],
+        None,
+        [
+            "node.name: 'nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn' is not a name; allowed: 1 to 64 of A-Z a-z 0-9 . _ - [override node.name=nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn]",
+        ],
+    ),
+    Bad(
+        "a shrinking delay",
+        ["restart.backoff.factor=0.5", *RUN],
+        None,
+        [
+            "restart.backoff.factor: 0.5 is too small; allowed: a number from 1 [override restart.backoff.factor=0.5]",
+        ],
+    ),
+    Bad(
+        "a jitter of the whole delay",
+        ["restart.backoff.jitter=1", *RUN],
+        None,
+        [
+            "restart.backoff.jitter: 1 is too large; allowed: a number from 0 to below 1 [override restart.backoff.jitter=1]",
+        ],
+    ),
+    Bad(
+        "an unknown signal",
+        ["stop.signal=SIGTREM", *RUN],
+        None,
+        [
+            "stop.signal: 'SIGTREM' is not a signal; did you mean 'TERM'? allowed: a name such as TERM, INT or USR1 [override stop.signal=SIGTREM]",
+        ],
+    ),
+    Bad(
+        "a signal by number",
+        ["stop.signal=9", *RUN],
+        None,
+        [
+            "stop.signal: 9 is not a signal; did you mean 'KILL'? allowed: a name such as TERM, INT or USR1 [override stop.signal=9]",
+        ],
+    ),
+    Bad(
+        "a signal that nobody can catch",
+        ["stop.preempt_signals=[USR1,KILL]", *RUN],
+        None,
+        [
+            "stop.preempt_signals[1]: 'KILL' cannot be caught; allowed: any signal but KILL and STOP [override stop.preempt_signals=[USR1,KILL]]",
+        ],
+    ),
+    Bad(
+        "an umask that has lost its base",
+        ["r.yaml"],
+        "worker:\n  cmd: 'true'\n  umask: 022\n",
+        [
+            "worker.umask: 22 is not octal digits in quotes; allowed: '000' to '777', as in '022' [r.yaml:3]",
+        ],
+    ),
+    Bad(
+        "an unknown style of flags",
+        ["worker.flags_style=posix", *RUN],
+        None,
+        [
+            "worker.flags_style: 'posix' is not allowed; allowed: gnu, spaced, hydra [override worker.flags_style=posix]",
+        ],
+    ),
+    Bad(
+        "a mapping as a flag",
+        ["worker.flags.x={a: 1}", *RUN],
+        None,
+        [
+            "worker.flags.x: a mapping is not a single value; allowed: text, a number, true or false; remove it, or write '' for empty [override worker.flags.x={a: 1}]",
+        ],
+    ),
+    Bad(
+        "ranks that are none",
+        ["logs.console=[0,-1]", *RUN],
+        None,
+        [
+            "logs.console: a list is not a choice of ranks; allowed: all, or a list such as [0, 3] [override logs.console=[0,-1]]",
+        ],
+    ),
+    Bad(
+        "no section",
+        ["restart.budget=null", *RUN],
+        None,
+        [
+            "restart.budget: null is not a mapping; leave it out, or write {} to change nothing [override restart.budget=null]",
+        ],
+    ),
+    Bad(
+        "a number for a section",
+        ["worker=3"],
+        None,
+        [
+            "worker: 3 is not a mapping; known: cmd, cwd, env, flags, flags_style, nproc, umask [override worker=3]",
+        ],
+    ),
+    Bad(
+        "a directory that is none",
+        ["worker.cwd=nowhere", *RUN],
+        None,
+        [
+            "worker.cwd: '{tmp}/nowhere' is not a directory; make it, or give another [override worker.cwd=nowhere]",
+        ],
+    ),
+    Bad(
+        "an unknown level of the log",
+        ["LOGLEVEL"],
+        None,
+        [
+            "LOGLEVEL: 'LOUD' is not a level; allowed: DEBUG, INFO, WARNING, ERROR, CRITICAL",
+        ],
+    ),
+    # -- the command
+    Bad(
+        "no command",
+        [],
+        None,
+        [
+            "worker.cmd: is missing; say what to run: orchestrate -- python train.py",
+        ],
+    ),
+    Bad(
+        "a command that is not found",
+        ["--", "nosuch-program", "x"],
+        None,
+        [
+            "worker.cmd: 'nosuch-program' is not found on the PATH of the workers; install it, give its path, or set worker.env.PATH [the command line after --]",
+        ],
+    ),
+    Bad(
+        "a path that is not found",
+        ["--", "./nosuch", "x"],
+        None,
+        [
+            "worker.cmd: './nosuch' is not found; a relative path is looked up from worker.cwd [the command line after --]",
+        ],
+    ),
+    Bad(
+        "a file that is not executable",
+        ["--", "./r.yaml"],
+        "{}",
+        [
+            "worker.cmd: './r.yaml' is not executable; chmod +x it, or name its interpreter first [the command line after --]",
+        ],
+    ),
+    Bad(
+        "a file of here that is not on the PATH",
+        ["--", "r.yaml"],
+        "{}",
+        [
+            "worker.cmd: 'r.yaml' is not found on the PATH of the workers; write ./r.yaml, or python r.yaml [the command line after --]",
+        ],
+    ),
+    Bad(
+        "null in the command",
+        ["r.yaml"],
+        "worker:\n  cmd:\n  - echo\n  - null\n",
+        [
+            "worker.cmd[1]: null is no argument; allowed: text, a number, true or false; remove it, or write '' for empty [r.yaml:4]",
+        ],
+    ),
+    Bad(
+        "a list in the command",
+        ["r.yaml"],
+        "worker:\n  cmd: [echo, [a]]\n",
+        [
+            "worker.cmd[1]: a list is not a single value; allowed: text, a number, true or false; remove it, or write '' for empty [r.yaml:2]",
+        ],
+    ),
+    Bad(
+        "open quotes in the command",
+        ["r.yaml"],
+        "worker:\n  cmd: echo 'a\n",
+        [
+            'worker.cmd: "echo \'a" cannot be split: no closing quotation; close the quotes [r.yaml:2]',
+        ],
+    ),
+    Bad(
+        "nothing behind --",
+        ["--"],
+        None,
+        [
+            "worker.cmd: is empty; write the command to run behind -- [the command line after --]",
+        ],
+    ),
+    Bad(
+        "a command given twice",
+        ["worker.cmd=[ls]", "--", "true"],
+        None,
+        [
+            "worker.cmd: is given twice, as an override and after --; remove one of them [override worker.cmd=[ls]]",
+        ],
+    ),
+    Bad(
+        "a value left to the command line",
+        ["r.yaml"],
+        "worker: {cmd: 'true', env: {LR: '???'}, nproc: '???'}\n",
+        [
+            "worker.nproc: is left to you; give worker.nproc=VALUE on the command line [r.yaml:1]",
+            "worker.env.LR: is left to you; give worker.env.LR=VALUE on the command line [r.yaml:1]",
+        ],
+    ),
+    # -- relations
+    Bad(
+        "a reset before the longest delay",
+        ["restart.backoff.reset_after_s=10", *RUN],
+        None,
+        [
+            "restart.backoff.reset_after_s: 10 is less than restart.backoff.max_s 60; allowed: from 60, or a smaller max_s [override restart.backoff.reset_after_s=10]",
+        ],
+    ),
+    Bad(
+        "a budget that never trips",
+        ["restart.budget.per_s=5", *RUN],
+        None,
+        [
+            "restart.budget.per_s: 5 can never trip: the delays of 3 restarts take 6.3 s or more; allowed: above 6.3, or null for the whole run, or shorter delays in restart.backoff [override restart.budget.per_s=5]",
+        ],
+    ),
+    Bad(
+        "two nodes without a run's id",
+        ["nodes=2", "rendezvous.url=redis://h", *RUN],
+        None,
+        [
+            "run_id: is made up on each node, and nodes=2 need one in common; give the same run_id=NAME to every agent of the job",
+        ],
+    ),
+    Bad(
+        "two nodes with a server that only this one reaches",
+        ["nodes=1:2", "run_id=x", *RUN],
+        None,
+        [
+            "rendezvous: embedded has no address for other nodes, and nodes=1:2 need one; give rendezvous.listen=HOST:PORT, or rendezvous=redis rendezvous.url=redis://HOST:PORT",
+        ],
+    ),
+    Bad(
+        "redis without a url",
+        ["rendezvous=redis", *RUN],
+        None,
+        [
+            "rendezvous.url: is missing with rendezvous=redis; give rendezvous.url=redis://HOST:PORT",
+        ],
+    ),
+    Bad(
+        "a url that is none",
+        ["rendezvous.url=localhost:6379", *RUN],
+        None,
+        [
+            "rendezvous.url: 'localhost:6379' is not a Redis URL; allowed: redis://HOST:PORT/DB, rediss://… or unix:///PATH [override rendezvous.url=localhost:6379]",
+        ],
+    ),
+    Bad(
+        "a port out of range",
+        ["rendezvous.url=redis://h:70000", *RUN],
+        None,
+        [
+            "rendezvous.url: 'redis://h:70000' is not a Redis URL; allowed: redis://HOST:PORT/DB, rediss://… or unix:///PATH [override rendezvous.url=redis://h:70000]",
+        ],
+    ),
+    Bad(
+        "an address without a port",
+        ["rendezvous.listen=0.0.0.0", *RUN],
+        None,
+        [
+            "rendezvous.listen: '0.0.0.0' is not HOST:PORT; allowed: such as 10.0.0.1:6379 or [::1]:6379 [override rendezvous.listen=0.0.0.0]",
+        ],
+    ),
+    # -- rules
+    Bad(
+        "a range of codes upside down",
+        ["restart.rules=[{exit_codes: ['78-64'], action: fatal}]", *RUN],
+        None,
+        [
+            "restart.rules[0].exit_codes[0]: '78-64' is not an exit code; allowed: 1 to 255, or a range as in '64-78' [override restart.rules=[{exit_codes: ['78-64'], action: fatal}]]",
+        ],
+    ),
+    Bad(
+        "a code out of range",
+        ["restart.rules=[{exit_codes: [0, 256], action: fatal}]", *RUN],
+        None,
+        [
+            "restart.rules[0].exit_codes[0]: 0 is not an exit code; allowed: 1 to 255, or a range as in '64-78' [override restart.rules=[{exit_codes: [0, 256], action: fatal}]]",
+            "restart.rules[0].exit_codes[1]: 256 is not an exit code; allowed: 1 to 255, or a range as in '64-78' [override restart.rules=[{exit_codes: [0, 256], action: fatal}]]",
+        ],
+    ),
+    Bad(
+        "an unknown kind",
+        ["restart.rules=[{kinds: [hang], action: fatal}]", *RUN],
+        None,
+        [
+            "restart.rules[0].kinds[0]: 'hang' is not allowed; allowed: spawn [override restart.rules=[{kinds: [hang], action: fatal}]]",
+        ],
+    ),
+    Bad(
+        "a rule without an action",
+        ["restart.rules=[{exit_codes: [3]}]", *RUN],
+        None,
+        [
+            "restart.rules[0]: has no action; allowed: action: retry, retry_free or fatal [override restart.rules=[{exit_codes: [3]}]]",
+        ],
+    ),
+    Bad(
+        "a broken expression",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nrestart:\n  rules:\n  - {message: '(', action: retry}\n",
+        [
+            "restart.rules[0].message: '(' is not a regular expression: missing ), unterminated subpattern at position 0; see Python's re [r.yaml:4]",
+        ],
+    ),
+    Bad(
+        "a rule that never comes to its turn",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nrestart:\n  rules:\n"
+        "  - {exit_codes: [60-70], action: fatal}\n  - {exit_codes: [71], action: retry}\n"
+        "  - {exit_codes: [65, 71], action: retry_free}\n",
+        [
+            "restart.rules[2]: can never match: earlier rules take all of its exit_codes; remove it, or move it up [r.yaml:6]",
+        ],
+    ),
+    Bad(
+        "a rule behind one for everything",
+        ["restart.rules=[{action: retry},{signals: [SEGV], action: fatal}]", *RUN],
+        None,
+        [
+            "restart.rules[1]: can never match: an earlier rule has no condition; move that rule to the end [override restart.rules=[{action: retry},{signals: [SEGV], action: fatal}]]",
+        ],
+    ),
+    Bad(
+        "a rule that asks for too much",
+        ["restart.rules=[{exit_codes: [3], signals: [SEGV], action: fatal}]", *RUN],
+        None,
+        [
+            "restart.rules[0]: can never match: exit_codes and signals exclude each other; make a rule of each [override restart.rules=[{exit_codes: [3], signals: [SEGV], action: fatal}]]",
+        ],
+    ),
+    Bad(
+        "a rule that is none",
+        ["restart.rules=[3]", *RUN],
+        None,
+        [
+            "restart.rules[0]: 3 is not a mapping; known: action, error_types, exit_codes, kinds, message, signals [override restart.rules=[3]]",
+        ],
+    ),
+    # -- interpolation
+    Bad(
+        "an interpolation loop",
+        ["worker.env.A=${worker.env.B}", "worker.env.B=${worker.env.A}", *RUN],
+        None,
+        [
+            "worker.env.A: '${worker.env.B}' leads back to itself; break the circle [override worker.env.A=${worker.env.B}]",
+            "worker.env.B: '${worker.env.A}' leads back to itself; break the circle [override worker.env.B=${worker.env.A}]",
+        ],
+    ),
+    Bad(
+        "a loop through the run's id",
+        ["run_id=${role}", "role=${run_id}", *RUN],
+        None,
+        [
+            "run_id: '${role}' leads back to itself; break the circle [override run_id=${role}]",
+            "role: '${run_id}' leads back to itself; break the circle [override role=${run_id}]",
+        ],
+    ),
+    Bad(
+        "a missing environment variable",
+        ["worker.env.A=${oc.env:NO_SUCH_VARIABLE}", *RUN],
+        None,
+        [
+            "worker.env.A: environment variable 'NO_SUCH_VARIABLE' is not set; set it, or give a default: ${oc.env:NO_SUCH_VARIABLE,DEFAULT} [override worker.env.A=${oc.env:NO_SUCH_VARIABLE}]",
+        ],
+    ),
+    Bad(
+        "an interpolation of nothing",
+        ["r.yaml"],
+        "worker:\n  cmd: 'true'\n  env: {A: '${worker.nprc}'}\n",
+        [
+            "worker.env.A: '${worker.nprc}' leads to no key; correct the key, or write \\${ for the characters themselves [r.yaml:3]",
+        ],
+    ),
+    Bad(
+        "an unknown resolver",
+        ["worker.env.A=${what:1}", *RUN],
+        None,
+        [
+            "worker.env.A: '${what:1}' asks for a resolver that does not exist; see OmegaConf's resolvers, such as oc.env [override worker.env.A=${what:1}]",
+        ],
+    ),
+    Bad(
+        "an interpolation that is not closed",
+        ["r.yaml"],
+        "worker:\n  cmd: 'true'\n  env: {A: '${worker'}\n",
+        [
+            "worker.env.A: has a broken interpolation: no viable alternative at input '${worker'; write ${key}, or \\${ for the characters themselves [r.yaml:3]",
+        ],
+    ),
+    # -- the file
+    Bad(
+        "a YAML syntax error",
+        ["r.yaml"],
+        "worker:\n  cmd: a: b\n",
+        [
+            "recipe: is not YAML: mapping values are not allowed in this context; correct the line [r.yaml:2:9]",
+        ],
+    ),
+    Bad(
+        "a key that is given twice",
+        ["r.yaml"],
+        "worker:\n  nproc: 1\n  cmd: 'true'\n  nproc: 2\n",
+        [
+            "worker.nproc: is given twice, first in line 2; remove one of them [r.yaml:4]",
+        ],
+    ),
+    Bad(
+        "a recipe that is a list",
+        ["r.yaml"],
+        "- worker\n",
+        [
+            "recipe: is a list, and not a mapping; begin with a key such as worker: [r.yaml:1]",
+        ],
+    ),
+    Bad(
+        "a recipe that is a word",
+        ["r.yaml"],
+        "hello\n",
+        [
+            "recipe: is 'hello', and not a mapping; begin with a key such as worker: [r.yaml:1]",
+        ],
+    ),
+    Bad(
+        "a recipe of two documents",
+        ["r.yaml"],
+        "a: 1\n---\nb: 2\n",
+        [
+            "recipe: is not YAML: expected a single document in the stream, but found another document; correct the line [r.yaml:2:1]",
+        ],
+    ),
+    Bad(
+        "a tag in the recipe",
+        ["r.yaml"],
+        "worker: {cmd: !!python/name:os.system x}\n",
+        [
+            "worker.cmd: cannot be read as tag:yaml.org,2002:python/name:os.system; allowed: plain values [r.yaml:1]",
+        ],
+    ),
+    Bad(
+        "hydra in the recipe",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nhydra: {run: {dir: /}}\n",
+        [
+            "hydra: is not for recipes; give it on the command line, as in hydra.run.dir=… [r.yaml:2]",
+        ],
+    ),
+    Bad(
+        "Hydra's logging from the recipe",
+        ["r.yaml"],
+        "defaults:\n- override /hydra/job_logging: none\nworker: {cmd: 'true'}\n",
+        [
+            "defaults[0]: 'hydra/job_logging' is not a recipe's to choose; allowed: hydra/launcher, hydra/sweeper, logs, rendezvous, restart, stop [r.yaml:2]",
+        ],
+    ),
+    Bad(
+        "a default placed in hydra",
+        ["r.yaml"],
+        "defaults:\n- /recipe@hydra: hello\nworker: {cmd: 'true'}\n",
+        [
+            "defaults[0]: 'recipe@hydra' is not a recipe's to choose; allowed: hydra/launcher, hydra/sweeper, logs, rendezvous, restart, stop [r.yaml:2]",
+        ],
+    ),
+    Bad(
+        "a default that is not there",
+        ["r.yaml"],
+        "defaults: [helo]\nworker: {cmd: 'true'}\n",
+        [
+            "defaults[0]: 'helo' is neither beside this recipe nor a known one; did you mean 'hello'? write its name or path [r.yaml:1]",
+        ],
+    ),
+    Bad(
+        "a recipe that builds on itself",
+        ["r.yaml"],
+        "defaults: [r]\nworker: {cmd: 'true'}\n",
+        [
+            "recipe: its defaults lead back to itself; break the circle",
+        ],
+    ),
+    Bad(
+        "an alias that explodes",
+        ["r.yaml"],
+        "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
+        + "".join(f"{new}: &{new} [{','.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcde", "bcdef", strict=True)),
+        [
+            "recipe: has more than 100000 nodes after aliases; write it plainly [r.yaml:1]",
+        ],
+    ),
+    Bad(
+        "a recipe that is too deep",
+        ["r.yaml"],
+        "a: " + "[" * 60 + "]" * 60,
+        [
+            "recipe: is nested deeper than 50 levels, or has too many nodes; write it plainly [r.yaml:1]",
+        ],
+    ),
+    Bad(
+        "a recipe that is too large",
+        ["r.yaml"],
+        "# " + "x" * (1 << 20) + "\n",
+        [
+            "recipe: is larger than 1 MiB; a recipe is a page of text [r.yaml]",
+        ],
+    ),
+    # -- the command line
+    Bad(
+        "a script instead of a recipe",
+        ["worker.nproc=2", "train.py", "--lr", "0.1", "a b"],
+        None,
+        [
+            "train.py: is a script, not a recipe; write: orchestrate worker.nproc=2 -- python train.py --lr 0.1 'a b'",
+        ],
+    ),
+    Bad(
+        "a word that is nothing",
+        ["hello"],
+        None,
+        [
+            "hello: is neither key=value, a flag nor a recipe's file; did you mean recipe=hello? a command to run stands behind --",
+        ],
+    ),
+    Bad(
+        "a file that is not there",
+        ["mine.yaml"],
+        None,
+        [
+            "mine.yaml: there is no such file; give the path of a recipe, or recipe=NAME",
+        ],
+    ),
+    Bad(
+        "an unknown flag",
+        ["--nproc-per-node=4", *RUN],
+        None,
+        [
+            "--nproc-per-node: is no flag; flags of the command to run stand behind --",
+        ],
+    ),
+    Bad(
+        "a flag without its value",
+        ["--cfg"],
+        None,
+        [
+            "--cfg: needs a value; write --cfg VALUE",
+        ],
+    ),
+    Bad(
+        "a flag with a wrong value",
+        ["--cfg", "jobs"],
+        None,
+        [
+            "--cfg: 'jobs' is not allowed; allowed: job, hydra, all",
+        ],
+    ),
+    Bad(
+        "a recipe given twice",
+        ["recipe=hello", "r.yaml"],
+        "{}",
+        [
+            "recipe: is given twice, as recipe=hello and as r.yaml; combine them: recipe=[first,second] [override recipe=hello]",
+        ],
+    ),
+    Bad(
+        "a value that Hydra cannot parse",
+        ["role=a (b", *RUN],
+        None,
+        [
+            "role: cannot be parsed: no viable alternative at input 'a (b'; quote it as text: \"role='a (b'\" [override role=a (b]",
+        ],
+    ),
+    Bad(
+        "several values without -m",
+        ["worker.nproc=1,2", *RUN],
+        None,
+        [
+            "worker.nproc: has several values; add -m to sweep over them, or quote it as text: \"worker.nproc='1,2'\" [override worker.nproc=1,2]",
+        ],
+    ),
+    Bad(
+        "Hydra's own keys mistyped",
+        ["hydra.run.dri=x", *RUN],
+        None,
+        [
+            "hydra.run.dri: Could not override 'hydra.run.dri': Key 'dri' not in 'RunDir' [override hydra.run.dri=x]",
+        ],
+    ),
+    Bad(
+        "a plus where a key exists",
+        ["+worker.nproc=3", *RUN],
+        None,
+        [
+            "worker.nproc: Could not append to config. An item is already at 'worker.nproc'; write it without + [override +worker.nproc=3]",
+        ],
+    ),
+    # -- all at once
+    Bad(
+        "many at once, from everywhere",
+        ["r.yaml", "restart=alway", "worker.nproc=0", "role=a (b", "stop.signal=TREM", "nodes=2:1"],
+        "worker: {cmd: [nosuch-program], env: {A: '${oc.env:NO_SUCH_VARIABLE}'}}\nfoo: 1\nstop:\n  grace: 3\n"
+        "restart:\n  backoff: {jitter: 2}\n  rules: [{exit_codes: [3]}]\n",
+        [
+            "restart: 'alway' is not a choice; did you mean 'always'? allowed: always, never, on_failure [override restart=alway]",
+            "role: cannot be parsed: no viable alternative at input 'a (b'; quote it as text: \"role='a (b'\" [override role=a (b]",
+            "worker.env.A: environment variable 'NO_SUCH_VARIABLE' is not set; set it, or give a default: ${oc.env:NO_SUCH_VARIABLE,DEFAULT} [r.yaml:1]",
+            "foo: unknown key; known: {keys} [r.yaml:2]",
+            "nodes: '2:1' has its minimum above its maximum; allowed: N or MIN:MAX, from 1, as in 2:4 [override nodes=2:1]",
+            "worker.nproc: 0 is too small; allowed: a whole number from 1, cpu, gpu, auto [override worker.nproc=0]",
+            "restart.backoff.jitter: 2 is too large; allowed: a number from 0 to below 1 [r.yaml:6]",
+            "restart.rules[0]: has no action; allowed: action: retry, retry_free or fatal [r.yaml:7]",
+            "stop.grace: unknown key; did you mean 'grace_s'? known: forward, grace_s, kill_wait_s, preempt_signals, signal [r.yaml:4]",
+            "stop.signal: 'TREM' is not a signal; did you mean 'TERM'? allowed: a name such as TERM, INT or USR1 [override stop.signal=TREM]",
+            "worker.cmd: 'nosuch-program' is not found on the PATH of the workers; install it, give its path, or set worker.env.PATH [r.yaml:1]",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name.replace(" ", "_"))
+def test_is_told_in_full_and_nothing_is_made(
+    bad: Bad, commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if bad.recipe is not None:
+        (tmp_path / "r.yaml").write_text(bad.recipe)
+    words = bad.words
+    if words == ["LOGLEVEL"]:
+        monkeypatch.setenv("LOGLEVEL", "LOUD")
+        words = RUN
+    said = commands.orchestrate(*words)
+    assert said.errors == [_filled(line, tmp_path) for line in bad.says]
+    assert said.code == 2
+    assert said.out == ""
+    assert [path.name for path in tmp_path.iterdir()] == (["r.yaml"] if bad.recipe is not None else [])
+
+
+def _filled(line: str, tmp_path: Path) -> str:
+    return line.replace("{tmp}", str(tmp_path)).replace("{keys}", KEYS).replace("{recipes}", ", ".join(names()))
