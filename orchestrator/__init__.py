@@ -14,8 +14,6 @@ Public names are imported when they are first used, so that importing the packag
 
 from __future__ import annotations
 
-from importlib import import_module
-
 _PUBLIC = {
     "Agent": "orchestrator.edge.agent",
     "ConfigError": "orchestrator.errors",
@@ -33,5 +31,7 @@ def __getattr__(name: str) -> object:
     """Import a public name on first use."""
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - the guard imports this package, and nothing of importlib
+
     value: object = getattr(import_module(_PUBLIC[name]), name)
     return value

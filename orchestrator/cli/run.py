@@ -1,0 +1,175 @@
+"""Runs one job in this process: wires the parts of the edge together, and owns what is the process's own.
+
+Signals, the terminal and being a subreaper belong to the process and therefore here, not to the agent. Invariant: an
+agent that was started ends with a guard that has nothing left, a result.json, and an exit code.
+"""
+# ruff: noqa: PLC0415 - what is heavy is imported behind the guard's and the server's own start
+
+from __future__ import annotations
+
+import os
+import secrets as randomness
+import signal
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from orchestrator.cli.secrets import Secrets
+from orchestrator.core.specs import JobSpec, LogsKind, RendezvousKind
+from orchestrator.edge.guard.launch import launch
+
+if TYPE_CHECKING:
+    from orchestrator.core.result import RunResult
+    from orchestrator.edge.agent import Agent
+    from orchestrator.edge.console import Console
+    from orchestrator.edge.embedded import EmbeddedServer
+    from orchestrator.edge.journal import Journal
+    from orchestrator.edge.processes import Processes
+    from orchestrator.edge.redis.connection import Connection
+    from orchestrator.edge.redis.group import GroupStore
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+DRAIN_WITHIN_S = 5.0  # how long the end waits for a terminal that does not take what workers wrote
+
+
+def run_job(job: JobSpec, *, job_yaml: str, secrets: Secrets) -> int:
+    """Take part in ``job`` until it ends; returns the exit code. Raises only for our own bugs."""
+    process = launch()  # first: its interpreter starts while this one imports
+    server = _plan_server(job)
+    Path(job.run_dir).mkdir(parents=True, exist_ok=True)
+    Path(job.run_dir, "job.yaml").write_text(job_yaml)
+
+    import asyncio
+
+    from orchestrator.edge.processes import Processes
+
+    processes = Processes(process, server)
+    return asyncio.run(_run(job, secrets, processes, server))
+
+
+def _plan_server(job: JobSpec) -> EmbeddedServer | None:
+    if job.rendezvous.kind is not RendezvousKind.EMBEDDED:
+        return None
+    from orchestrator.edge.embedded import plan_server
+
+    return plan_server(job.run_dir, listen=job.rendezvous.listen)
+
+
+async def _run(job: JobSpec, secrets: Secrets, processes: Processes, server: EmbeddedServer | None) -> int:
+    from orchestrator.cli.terminal import Terminal
+    from orchestrator.edge.agent import Agent
+    from orchestrator.edge.console import Console
+    from orchestrator.edge.guard.client import become_subreaper
+    from orchestrator.edge.tail import Tailer
+
+    become_subreaper()  # what a dying guard leaves behind comes to us, and is swept
+    processes.attach()
+    console = Console(mask=secrets.mask)
+    terminal = Terminal(console, colour=console.colour, job=job, level=os.environ.get("LOGLEVEL", "INFO"))
+    journal = _journal(job, secrets, console)
+    journal.subscribe(terminal)
+    tailer = Tailer(console) if job.logs.kind is LogsKind.TEE else None
+    if tailer is not None:
+        tailer.start()
+    connection, store = _rendezvous(job, server, journal)
+    processes.bequeath(store.last_will("its agent died"))
+    agent = Agent(job, processes=processes, connection=connection, store=store, journal=journal, tailer=tailer)
+    terminal.begin(server.shared_url if server is not None else None)
+    with _Signals(job, agent):
+        result = await agent.run()
+        if server is not None and server.shared_url is not None:
+            await connection.alone(job.rendezvous.lease_s)
+        await connection.close()
+        await processes.quit()
+    if tailer is not None:
+        tailer.finish(DRAIN_WITHIN_S)
+    _keep(job, result, secrets, console)
+    terminal.end(result.to_dict())
+    journal.close()
+    console.close(DRAIN_WITHIN_S)
+    return result.exit_code
+
+
+def _journal(job: JobSpec, secrets: Secrets, console: Console) -> Journal:
+    from orchestrator.edge.journal import Journal
+
+    return Journal(
+        Path(job.run_dir, "events.jsonl"),
+        run_id=job.run_id,
+        group=job.groups[0].role,
+        node=job.node.name,
+        clock=time.time,
+        mono=time.monotonic,
+        mask=secrets.mask,
+        on_trouble=lambda text: console.say(text, "warn"),
+    )
+
+
+def _rendezvous(job: JobSpec, server: EmbeddedServer | None, journal: Journal) -> tuple[Connection, GroupStore]:
+    from orchestrator.edge.redis.connection import Connection
+    from orchestrator.edge.redis.group import GroupStore
+
+    group = job.groups[0]
+    connection = Connection.from_url(
+        server.url if server is not None else job.rendezvous.url or "",
+        grace_s=job.rendezvous.server_grace_s,
+        on_lost=lambda reason: journal.write("server_lost", round=0, reason=reason),
+        on_back=lambda: journal.write("server_back", round=0),
+    )
+    store = GroupStore(
+        connection,
+        run_id=job.run_id,
+        role=group.role,
+        node=job.node.name,
+        nonce=randomness.token_hex(8),
+        min_nodes=group.min_nodes,
+        max_nodes=group.max_nodes,
+        rendezvous=job.rendezvous,
+        restart=group.restart,
+    )
+    return connection, store
+
+
+def _keep(job: JobSpec, result: RunResult, secrets: Secrets, console: Console) -> None:
+    from orchestrator.edge.journal import write_result
+
+    try:
+        write_result(Path(job.run_dir, "result.json"), result.to_dict(), mask=secrets.mask)
+    except OSError as error:  # the exit code and the terminal still tell
+        console.say(f"{job.run_dir}/result.json: {error.strerror}", "warn")
+
+
+class _Signals:
+    """The process's signals while an agent runs: once stops, twice kills, a third time ends this process at once."""
+
+    def __init__(self, job: JobSpec, agent: Agent) -> None:
+        self._agent = agent
+        self._asked = 0
+        self._forward = job.stop.forward
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup: stays so
+        self._stop = {
+            number for number in (*STOP_SIGNALS, *job.stop.preempt) if not (ignored and number == signal.SIGHUP)
+        }
+
+    def __enter__(self) -> None:
+        import asyncio
+
+        self._loop = asyncio.get_running_loop()
+        for number in self._stop:
+            self._loop.add_signal_handler(number, self._on_stop, int(number))
+        for number in self._forward - self._stop:
+            self._loop.add_signal_handler(number, self._agent.forward, number)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number in self._stop | self._forward:
+            self._loop.remove_signal_handler(number)
+
+    def _on_stop(self, number: int) -> None:
+        self._asked += 1
+        if self._asked > 2:  # noqa: PLR2004 - once, twice, enough
+            os._exit(128 + number)  # the guard sees our end, and cleans up
+        # SIGHUP and SIGQUIT end a run as SIGTERM does: what differs is who sends them
+        self._agent.request_stop(int(signal.SIGTERM) if number == signal.SIGHUP else number)

@@ -1,0 +1,179 @@
+"""The agent: one inbox, one consumer. It moves the machine by what is posted, and has the machine's effects performed.
+
+It owns no process-wide state: signals and the terminal belong to its caller. Whatever is learnt anywhere comes back as
+a message; nothing else moves the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+
+from orchestrator.core.failures import Failure, signal_name
+from orchestrator.core.machine import Facts, GroupMachine
+from orchestrator.core.rendezvous import Seat
+from orchestrator.core.result import Ending, RunResult
+from orchestrator.core.specs import JobSpec
+from orchestrator.core.table import build
+from orchestrator.core.words import FINAL, Event, Outcome, State
+from orchestrator.edge.effects import WAITING, Performer
+from orchestrator.edge.journal import Journal
+from orchestrator.edge.membership import Membership
+from orchestrator.edge.messages import Message
+from orchestrator.edge.processes import Processes
+from orchestrator.edge.redis.connection import Connection
+from orchestrator.edge.redis.group import GroupStore
+from orchestrator.edge.tail import Tailer
+from orchestrator.edge.workers import LocalWorkers
+from orchestrator.errors import ExitCode, InternalError
+
+
+class Agent:
+    """One node's part in one run of one group."""
+
+    def __init__(
+        self,
+        job: JobSpec,
+        *,
+        processes: Processes,
+        connection: Connection,
+        store: GroupStore,
+        journal: Journal,
+        tailer: Tailer | None = None,
+    ) -> None:
+        self._job = job
+        group = job.groups[0]
+        self._machine = GroupMachine(build(group, preempt=bool(job.stop.preempt)))
+        self._journal = journal
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._membership = Membership(job, connection, store, self.post, self.log)
+        self._workers = LocalWorkers(job, group, processes=processes, tailer=tailer, post=self.post, log=self.log)
+        self._performer = Performer(group, self._membership, self._workers, processes, self.post)
+        processes.on_lost = self._lose_guard
+        self._round = 0  # the round that we are in; 0 while we are joining one
+        self._rounds = 0
+        self._entered = time.monotonic()
+        self._spent: defaultdict[State, float] = defaultdict(float)
+        self._ending: Ending | None = None
+        self.stale = 0  # messages that came too late to matter
+
+    @property
+    def state(self) -> State:
+        """Where the group is, as this agent sees it."""
+        return self._machine.state
+
+    def post(self, message: Message) -> None:
+        """Put a message into the inbox; from the event loop's thread only."""
+        self._inbox.put_nowait(message)
+
+    def log(self, event: str, **fields: object) -> None:
+        """Write a line to the journal, stamped with the round."""
+        self._journal.write(event, round=self._round, **fields)
+
+    def request_stop(self, signum: int) -> None:
+        """Stop the run because of a signal. A second request kills what the first is still stopping."""
+        preempted = signum in self._job.stop.preempt
+        reason = f"{'pre-empted' if preempted else 'stopped'} by {signal_name(signum)}"
+        ending = Ending(
+            outcome=Outcome.STOPPED,
+            exit_code=int(ExitCode.PREEMPTED) if preempted else 128 + signum,
+            reason=reason,
+            declares=not preempted,  # a pre-empted node leaves the run open for its return
+        )
+        self.log("stop_requested", signal=signum, reason=reason)
+        event = Event.PREEMPTED if preempted else Event.STOP_REQUESTED
+        self.post(Message(event=event, reason=reason, ending=ending))
+
+    def forward(self, signum: int) -> None:
+        """Pass a signal on to the workers as it is."""
+        self._workers.forward(signum)
+
+    def _lose_guard(self) -> None:
+        self._workers.lost()
+        self.post(Message(event=Event.GUARD_LOST, reason="the guard process died"))
+
+    async def run(self) -> RunResult:
+        """Take part until the run ends; returns how it did."""
+        async with asyncio.TaskGroup() as tasks:
+            self._performer.start(tasks)
+            self._membership.attach(tasks)
+            self.post(Message(event=Event.AGENT_STARTED))
+            while self._machine.state not in FINAL:
+                message = await self._inbox.get()
+                if self._is_stale(message):
+                    self.stale += 1
+                else:
+                    self._take(message)
+            self._performer.stop()
+            self._membership.unwatch()
+        return self._result()
+
+    def _is_stale(self, message: Message) -> bool:
+        """About a round that we have left, or done for a state that we have left."""
+        other_round = message.round is not None and message.round != self._round
+        return other_round or (message.visit is not None and message.visit != self._performer.visit)
+
+    def _take(self, message: Message) -> None:
+        if message.ending is not None and (self._ending is None or message.event is Event.WORKERS_UNKILLABLE):
+            self._ending = self._performer.ending = message.ending
+        before = self._machine.state
+        outcome = self._ending.outcome if self._ending else None
+        step = self._machine.step(message.event, Facts(reason=message.reason, outcome=outcome))
+        after = step.row.target
+        if after is not before or WAITING.intersection(step.effects):
+            self._move(before, after)
+        if message.seat is not None:
+            self._sit_down(message.seat)
+        self.log("transition", **{"from": before, "to": after, "on": message.event, "reason": step.reason})
+        for effect in step.effects:
+            self._performer.order(effect)
+
+    def _move(self, before: State, after: State) -> None:
+        now = time.monotonic()
+        self._spent[before] += now - self._entered
+        self._entered = now
+        self._performer.leave_state()
+        if after is State.HEALTHY:
+            self._performer.healthy_since = now
+        elif after is State.RENDEZVOUS:
+            self._round, self._performer.healthy_since = 0, None
+
+    def _sit_down(self, seat: Seat) -> None:
+        self._round = seat.round
+        self._rounds += 1
+        self.log(
+            "round_settled",
+            world_size=seat.world_size,
+            nodes=seat.size,
+            group_rank=seat.slot,
+            base_rank=seat.base_rank,
+            charged=seat.charged,
+            why=seat.why,
+        )
+
+    def _result(self) -> RunResult:
+        ending = self._ending
+        if ending is None:
+            raise InternalError("the run ended without an ending")
+        failed = ending.outcome is Outcome.FAILED
+        return RunResult(
+            state=self._machine.state,
+            exit_code=ending.exit_code,
+            reason=ending.reason,
+            rounds=self._rounds,
+            restarts=self._membership.seat.charged if self._membership.seat else 0,
+            root_cause=self._root_cause(ending) if failed else None,
+            failures=tuple(self._workers.failures),
+            results=self._workers.results(),
+            timings={
+                "total_s": sum(self._spent.values()),
+                **{f"{name.lower()}_s": t for name, t in self._spent.items()},
+            },
+        )
+
+    def _root_cause(self, ending: Ending) -> Failure | None:
+        """What the whole group holds to be the cause; our own last failure only where it has said nothing."""
+        if ending.cause is not None:
+            return ending.cause
+        return self._workers.first[0] if self._workers.first else None

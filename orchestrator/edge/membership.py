@@ -1,0 +1,278 @@
+"""One agent's dealings with its group: join, keep the lease, listen, report, leave.
+
+Turns what the rendezvous replies into messages for the inbox. It keeps the newest seat, which is the claim that every
+command carries. It never touches a process and never decides what a reply leads to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import assert_never
+
+from orchestrator.core.failures import Failure
+from orchestrator.core.rendezvous import (
+    Bid,
+    Claim,
+    Closed,
+    Held,
+    JoinReply,
+    Lapsed,
+    Notice,
+    Refused,
+    RenewReply,
+    Restart,
+    Seat,
+    Settled,
+    Standing,
+    Superseded,
+    Verdict,
+    Waiting,
+)
+from orchestrator.core.restart import Judgement
+from orchestrator.core.result import Ending
+from orchestrator.core.specs import JobSpec
+from orchestrator.core.words import Event, Outcome
+from orchestrator.edge.messages import Message, Post
+from orchestrator.edge.network import ReservedPort
+from orchestrator.edge.redis.connection import Connection
+from orchestrator.edge.redis.group import GroupStore
+from orchestrator.errors import RendezvousError
+
+LEAVE_WITHIN_S = 3.0  # the last word is a courtesy: a server that does not answer must not hold up the end
+
+
+class Membership:
+    """The agent's side of the rendezvous of one group."""
+
+    def __init__(
+        self, job: JobSpec, connection: Connection, store: GroupStore, post: Post, log: Callable[..., None]
+    ) -> None:
+        self._job = job
+        self._connection = connection
+        self._store = store
+        self._post = post
+        self._log = log
+        self._settled = asyncio.Event()
+        self._renew_now = asyncio.Event()
+        self._port: ReservedPort | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._background: list[asyncio.Task[None]] = []
+        self.seat: Seat | None = None
+        self._backoff_ends = 0.0  # on our monotonic clock
+
+    @property
+    def claim(self) -> Claim:
+        """What we know of the group."""
+        return self.seat.claim() if self.seat else Claim()
+
+    # -- joining
+
+    async def join(self, visit: int) -> Message:
+        """Take part in the next round; returns once it is settled, or the run is over."""
+        limit_s = self._job.rendezvous.join_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                reply = await self._join()
+        except TimeoutError as error:
+            raise RendezvousError(
+                f"no round of at least {self._job.groups[0].min_nodes} nodes came together within {limit_s:g} s "
+                "(rendezvous.join_timeout_s); are the other agents started, with the same run_id?"
+            ) from error
+        if isinstance(reply, Closed):
+            return self.closed(reply)
+        self.seat = reply
+        self._renew_now.set()
+        return Message(event=Event.ROUND_SETTLED, reason=reply.why, seat=reply, visit=visit)
+
+    async def _join(self) -> Seat | Closed:
+        await self._connect()
+        addr = self._job.node.addr or self._connection.local_addr
+        if self._port is not None:
+            self._port.close()
+        self._port = ReservedPort(addr)
+        nproc = self._job.groups[0].worker.nproc
+        bid = Bid(nproc=nproc, addr=addr, port=self._port.number, hint=self._job.node.rank)
+        self._settled.clear()
+        reply = await self._store.join(bid, self.claim)
+        while not isinstance(reply, Seat | Closed):
+            reply = await self._wait(reply, bid)
+        return reply
+
+    async def _wait(self, reply: Waiting | Held | Refused, bid: Bid) -> JoinReply:
+        match reply:
+            case Waiting():
+                try:
+                    async with asyncio.timeout(reply.due_ms / 1000):
+                        await self._settled.wait()
+                except TimeoutError:
+                    pass  # due: our asking makes the server look again
+                self._settled.clear()
+                answer = await self._store.seat(self.claim)
+                if reply.full and isinstance(answer, Waiting) and answer.full:
+                    raise RendezvousError(f"run {self._job.run_id} has all {answer.joined} nodes it may have")
+                return answer
+            case Held():
+                await asyncio.sleep(reply.ms_left / 1000 + 0.05)
+                answer = await self._store.join(bid, self.claim)
+                if isinstance(answer, Held):
+                    raise RendezvousError(
+                        f"node name {self._job.node.name!r} belongs to a live agent ({answer.holder}); "
+                        "give this one another node.name"
+                    )
+                return answer
+            case Refused():
+                raise RendezvousError(reply.why)
+            case _:
+                assert_never(reply)
+
+    # -- staying
+
+    def attach(self, tasks: asyncio.TaskGroup) -> None:
+        """Where the tasks that listen and keep the lease will belong; they begin with the first join."""
+        self._tasks = tasks
+
+    async def _connect(self) -> None:
+        """Meet the server, once."""
+        if self._background or self._tasks is None:
+            return
+        await self._connection.open(self._job.rendezvous.join_timeout_s)
+        self._background = [
+            self._tasks.create_task(self._listen(), name="notices"),
+            self._tasks.create_task(self._keep_lease(), name="lease"),
+        ]
+
+    def unwatch(self) -> None:
+        """Stop to listen, and let the lease run out."""
+        for task in self._background:
+            task.cancel()
+
+    async def _listen(self) -> None:
+        try:
+            async for notice in self._store.notices():
+                self._hear(notice)
+        except RendezvousError as error:
+            self._gone(error)
+
+    async def _keep_lease(self) -> None:
+        third = self._job.rendezvous.lease_s / 3
+        wait_s = third
+        while True:
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._renew_now.wait()
+            except TimeoutError:
+                pass
+            self._renew_now.clear()
+            asked = self.claim
+            try:
+                reply = await self._store.renew(asked)
+            except RendezvousError as error:
+                self._gone(error)
+                return
+            wait_s = (
+                min(third, reply.due_ms / 1000) if isinstance(reply, Standing | Waiting) and reply.due_ms else third
+            )
+            if isinstance(reply, Waiting) and not reply.due_ms:
+                self._settled.set()  # a seat is there to be asked for
+            if asked == self.claim:  # otherwise a join has overtaken the question
+                self._hear(reply)
+
+    def _hear(self, said: Notice | RenewReply | Verdict) -> None:
+        """Post what a reply or a notice means to the machine."""
+        match said:
+            case Standing() | Waiting():
+                pass
+            case Settled():
+                self._settled.set()
+            case Superseded():
+                self._tell(Event.ROUND_SUPERSEDED, said.why, said.round)
+            case Restart():
+                self._hear_restart(said)
+            case Lapsed():
+                self._tell(Event.LEASE_LOST, said.why)
+            case Closed():
+                self._post(self.closed(said))
+            case _:
+                assert_never(said)
+
+    def _hear_restart(self, said: Restart) -> None:
+        if said.cause is None:
+            self._tell(Event.ROUND_REPEATED, said.reason, said.round)
+        elif said.cause.get("node") != self._job.node.name:  # our own failure is no news to us
+            self._tell(Event.PEER_FAILED, said.reason, said.round)
+
+    def _tell(self, event: Event, reason: str, about: int | None = None) -> None:
+        self._post(Message(event=event, reason=reason, round=about))
+
+    def _gone(self, error: RendezvousError) -> None:
+        ending = Ending(outcome=Outcome.FAILED, exit_code=int(error.exit_code), reason=str(error))
+        self._post(Message(event=Event.RENDEZVOUS_FAILED, reason=str(error), ending=ending))
+
+    @staticmethod
+    def closed(said: Closed) -> Message:
+        """The run's end, as a message."""
+        cause = Failure.from_dict(said.cause) if said.cause else None
+        ending = Ending(outcome=said.outcome, exit_code=said.exit_code, reason=said.reason, cause=cause)
+        return Message(event=Event.RUN_CLOSED, reason=said.reason, ending=ending)
+
+    # -- reporting
+
+    async def report_failure(self, judgement: Judgement, delay_s: float, consecutive: int, failure: Failure) -> None:
+        """Tell the group; what it decides is asked for by `decision`."""
+        verdict = await self._store.fail(self.claim, judgement.action, delay_s, consecutive, failure)
+        self._log("failure_reported", action=judgement.action, why=judgement.why, reply=type(verdict).__name__.lower())
+
+    async def report_success(self) -> None:
+        """Tell the group that all our workers succeeded; the last one to do so ends the run, for all."""
+        self._hear(await self._store.done(self.claim))
+
+    async def decision(self, visit: int) -> Message:
+        """What became of our round. It has ended already, or is about to: whoever ended it tells the stream."""
+        while True:
+            verdict = await self._store.verdict(self.claim)
+            match verdict:
+                case Standing():
+                    await asyncio.sleep(min(verdict.due_ms / 1000, self._job.rendezvous.lease_s / 3))
+                case Restart():
+                    self._backoff_ends = time.monotonic() + verdict.delay_ms / 1000
+                    self._log_decision(verdict)
+                    return Message(event=Event.RESTART_DECIDED, reason=verdict.reason, visit=visit)
+                case Superseded():
+                    return Message(event=Event.ROUND_SUPERSEDED, reason=verdict.why, visit=visit)
+                case Lapsed():
+                    return Message(event=Event.LEASE_LOST, reason=verdict.why, visit=visit)
+                case Closed():
+                    return self.closed(verdict)
+                case _:
+                    assert_never(verdict)
+
+    async def wait_backoff(self) -> None:
+        """Wait until the decided delay is over."""
+        await asyncio.sleep(max(0.0, self._backoff_ends - time.monotonic()))
+
+    def _log_decision(self, verdict: Restart) -> None:
+        self._log(
+            "restart_decided",
+            cause=verdict.cause,
+            charged=verdict.charged,
+            delay_s=verdict.delay_ms / 1000,
+            remaining=verdict.remaining,
+            reason=verdict.reason,
+        )
+
+    # -- leaving
+
+    async def leave(self, ending: Ending) -> None:
+        """Say the last word, within bounds. Whoever ``declares`` the ending closes the run for everyone."""
+        self.unwatch()
+        try:
+            async with asyncio.timeout(LEAVE_WITHIN_S):
+                if ending.declares:
+                    await self._store.close(self.claim, ending.outcome, ending.exit_code, ending.reason, ending.cause)
+                await self._store.leave(self.claim, ending.reason)
+        except (TimeoutError, RendezvousError) as error:
+            self._log("leave_failed", reason=str(error) or "no answer")
+        if self._port is not None:
+            self._port.close()

@@ -1,0 +1,110 @@
+"""The agent's hold on its guard: start it, give it the server and the last will, and replace it when it dies.
+
+Everything that a guard must know to be a guard is remembered here, so that a new one can be told the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from orchestrator.edge.embedded import EmbeddedServer
+from orchestrator.edge.guard.client import (
+    Exited,
+    GuardClient,
+    GuardEvent,
+    GuardLost,
+    Spawned,
+    SpawnFailed,
+    Stopped,
+    sweep_orphans,
+)
+from orchestrator.edge.guard.launch import GuardProcess, launch
+
+SERVER_HANDLE = 0  # workers' handles begin at 1
+
+Will = tuple[Mapping[str, Any], Sequence[bytes]]
+WorkerEvent = Spawned | SpawnFailed | Exited
+
+
+class Processes:
+    """One guard at a time, and who listens to it."""
+
+    def __init__(self, process: GuardProcess, server: EmbeddedServer | None) -> None:
+        self._server = server
+        self._will: Will | None = None
+        self._next_handle = SERVER_HANDLE
+        self._next_ticket = 0
+        self._stops: dict[int, asyncio.Future[Sequence[int]]] = {}
+        self._pids: set[int] = set()
+        self.on_worker: Callable[[WorkerEvent], None] = lambda _: None
+        self.on_lost: Callable[[], None] = lambda: None
+        self.guard = GuardClient(process, self._hear)
+        self.serve()
+
+    def attach(self) -> None:
+        """Listen, on the running loop; what was said before is on its way already."""
+        self.guard.attach(asyncio.get_running_loop())
+
+    def new_handle(self) -> int:
+        """A number that this agent has never given to a process."""
+        self._next_handle += 1
+        return self._next_handle
+
+    def serve(self) -> None:
+        """Have the guard run the embedded server, if there is one."""
+        if self._server is not None:
+            server = self._server
+            self.guard.serve(SERVER_HANDLE, server.argv, os.environ, log=server.log, cleanup=server.cleanup)
+
+    def bequeath(self, will: Will) -> None:
+        """What the guard says to the group should this process die."""
+        self._will = will
+        self.guard.will(*will)
+
+    async def stop(self, handles: Sequence[int], *, signal: int, grace_s: float, kill_wait_s: float) -> Sequence[int]:
+        """Climb the stop ladder for all ``handles`` together; returns the pids that even SIGKILL did not end.
+
+        Raises `asyncio.CancelledError` when the guard dies meanwhile: then its loss is the news, not the stop's end.
+        """
+        self._next_ticket += 1
+        done: asyncio.Future[Sequence[int]] = asyncio.get_running_loop().create_future()
+        self._stops[self._next_ticket] = done
+        self.guard.stop(handles, signal=signal, grace_s=grace_s, kill_wait_s=kill_wait_s, ticket=self._next_ticket)
+        return await done
+
+    def revive(self) -> None:
+        """Sweep what the dead guard has left behind, and start another one that knows what it knew."""
+        sweep_orphans(self.guard.pid, self._pids)
+        self._pids.clear()
+        self.guard = GuardClient(launch(), self._hear)
+        self.serve()
+        self.attach()
+        if self._will is not None:
+            self.guard.will(*self._will)
+
+    async def quit(self) -> None:
+        """End the guard, and with it all that is left."""
+        await self.guard.quit()
+
+    def _hear(self, event: GuardEvent) -> None:
+        match event:
+            case Spawned() | SpawnFailed() | Exited():
+                if isinstance(event, Spawned):
+                    self._pids.add(event.pid)
+                elif isinstance(event, Exited):
+                    self._pids.discard(event.pid)  # the number may come again
+                self.on_worker(event)
+            case Stopped():
+                future = self._stops.pop(event.ticket, None)
+                if future is not None and not future.done():
+                    future.set_result(event.unkillable)
+            case GuardLost():
+                for future in self._stops.values():
+                    future.cancel()
+                self._stops.clear()
+                self.on_lost()
+            case _:  # the server's coming and going shows in the connection to it
+                pass

@@ -1,0 +1,170 @@
+"""Real launches for tests: start `orchestrate`, wait for what its journal says, look at what is left afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from orchestrator.edge.embedded import find_server
+from tests.edge.servers import REDIS, Server
+
+PATIENCE_S = 30.0  # the most that a wait may take; no test depends on how long it does
+
+T = TypeVar("T")
+
+
+def until(what: Callable[[], T | None], why: str, patience_s: float = PATIENCE_S) -> T:
+    """Wait until ``what()`` is true, and return it."""
+    deadline = time.monotonic() + patience_s
+    while not (found := what()):
+        assert time.monotonic() < deadline, f"waited {patience_s:g} s in vain: {why}"
+        time.sleep(0.005)
+    return found
+
+
+class Launch:
+    """One `orchestrate` process, in a directory of its own."""
+
+    def __init__(self, directory: Path, arguments: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.run_dir = directory / "run"
+        self.out, self.err = directory / "stdout", directory / "stderr"
+        command = [sys.executable, "-m", "orchestrator", f"hydra.run.dir={self.run_dir}", *arguments]
+        with self.out.open("wb") as out, self.err.open("wb") as err:
+            self.process = subprocess.Popen(
+                command,
+                cwd=directory,
+                env={**os.environ, **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+
+    # -- what it says
+
+    @property
+    def journal(self) -> list[dict[str, Any]]:
+        """All whole records so far."""
+        try:
+            text = (self.run_dir / "events.jsonl").read_text()
+        except OSError:
+            return []
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    def events(self, name: str, **fields: object) -> list[dict[str, Any]]:
+        """The records of one event whose fields have these values."""
+        return [
+            record
+            for record in self.journal
+            if record["event"] == name and all(record.get(key) == value for key, value in fields.items())
+        ]
+
+    def await_event(self, name: str, count: int = 1, **fields: object) -> dict[str, Any]:
+        """Wait for the ``count``-th record of an event."""
+
+        def found() -> dict[str, Any] | None:
+            records = self.events(name, **fields)
+            if len(records) < count and self.process.poll() is not None:
+                raise AssertionError(f"ended without {name} {fields}: {self.stderr}\n{self.journal[-5:]}")
+            return records[count - 1] if len(records) >= count else None
+
+        return until(found, f"{name} {fields} of {self.directory.name}")
+
+    def await_healthy(self, count: int = 1) -> int:
+        """Wait until the group is HEALTHY for the ``count``-th time; returns the round."""
+        round_number: int = self.await_event("transition", count, to="HEALTHY")["round"]
+        return round_number
+
+    def state_is(self, state: str) -> bool:
+        """Whether the last transition led there."""
+        return bool(self.events("transition")) and self.events("transition")[-1]["to"] == state
+
+    def workers(self, round_number: int) -> dict[int, int]:
+        """The pids of this node's workers in a round, by rank."""
+        return {record["rank"]: record["pid"] for record in self.events("worker_started", round=round_number)}
+
+    @property
+    def stdout(self) -> str:
+        return self.out.read_text(errors="replace")
+
+    @property
+    def stderr(self) -> str:
+        return self.err.read_text(errors="replace")
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The object of result.json."""
+        value: dict[str, Any] = json.loads((self.run_dir / "result.json").read_text())
+        return value
+
+    # -- what is done to it
+
+    def wait(self, patience_s: float = PATIENCE_S) -> int:
+        """Wait for its end; returns the exit code."""
+        try:
+            return self.process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {patience_s:g} s\n{self.stderr}\n{self.journal[-8:]}") from None
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the agent."""
+        self.process.send_signal(number)
+
+    def guard_pid(self) -> int:
+        """Its guard: the child that runs `edge/guard`."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return next(int(pid) for pid in children if b"guard" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+    def end(self) -> None:
+        """Make sure that it is gone, whatever a test left."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def marked(value: str) -> list[int]:
+    """The pids of all live processes that have ``value`` in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                if value.encode() in (entry / "environ").read_bytes() and alive(int(entry.name)):
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+@contextmanager
+def external_server(password: str = "") -> Iterator[Server]:
+    """A server of the user's own on a TCP port of the loopback; a real Redis where there is one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ("--requirepass", password) if password else ()
+    server = Server(REDIS or find_server(), "--port", str(port), *options)
+    server.url = f"redis://{f':{password}@' if password else ''}127.0.0.1:{port}/0"
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

@@ -1,0 +1,82 @@
+"""Every recipe that ships does what its first lines say."""
+
+from __future__ import annotations
+
+import os
+import signal
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Launcher
+from tests.e2e.harness import Launch, external_server, until
+from tests.e2e.test_several_nodes import in_round
+
+pytestmark = pytest.mark.e2e
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def test_every_recipe_has_a_test_here() -> None:
+    tested = {"hello", "flaky", "crashloop", "elastic", "ddp"}
+    assert {path.stem for path in RECIPES.glob("*.yaml")} == tested
+
+
+def test_hello_prints_who_its_workers_are(launch: Launcher) -> None:
+    run = launch("recipe=hello")
+    assert run.wait() == 0
+    lines = run.stdout.splitlines()
+    assert len(lines) == 4
+    assert all(any(f"rank {rank} of 4" in line for line in lines) for rank in range(4)), lines
+
+
+def test_flaky_succeeds_the_third_time(launch: Launcher) -> None:
+    run = launch("recipe=flaky")
+    assert run.wait() == 0
+    assert (run.result["rounds"], run.result["restarts"]) == (3, 2)
+
+
+def test_crashloop_ends_with_1_and_says_why(launch: Launcher) -> None:
+    run = launch("recipe=crashloop")
+    assert run.wait() == 1
+    cause = run.result["root_cause"]
+    assert cause["error_type"]
+    assert cause["message"]
+    assert f"root cause: rank {cause['rank']} on node {cause['node']}" in run.stderr
+    assert f"{cause['error_type']}: {cause['message']}" in run.stderr
+    assert "restart.budget is spent" in run.stderr
+
+
+def test_elastic_takes_nodes_in_and_does_without_them(launch: Launcher) -> None:
+    quick = ("rendezvous.scale_up_s=0.1", "rendezvous.last_call_s=0.2", "rendezvous.lease_s=60")
+    with external_server() as server:
+        join = ("recipe=elastic", "run_id=demo", f"rendezvous.url={server.url}", *quick)
+        a = launch(*join, "node.name=a", name="a")
+        alone = in_round(a, 1)
+        b = launch(*join, "node.name=b", name="b")
+        both = in_round(a, 2, after=alone)
+        b.signal(signal.SIGKILL)
+        in_round(a, 1, after=both)
+        a.signal(signal.SIGTERM)
+        assert a.wait() == 143
+
+
+def epochs(run: Launch) -> list[str]:
+    return [line for line in run.stdout.splitlines() if "epoch" in line]
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(find_spec("torch") is None or find_spec("sklearn") is None, reason="needs the extra [torch]")
+def test_ddp_reaches_its_accuracy_although_a_rank_is_killed(launch: Launcher, tmp_path: Path) -> None:
+    run = launch("recipe=ddp", f"worker.env.CHECKPOINT_DIR={tmp_path / 'checkpoints'}")
+    first = run.await_healthy()
+    until(lambda: len(epochs(run)) >= 3, "a few epochs are trained", 120)
+    os.kill(run.workers(first)[1], signal.SIGKILL)
+    assert run.wait(120) == 0
+    assert run.result["restarts"] == 1
+    assert run.result["results"]["0"]["accuracy"] >= 0.95
+    resumed = [line for line in run.stdout.splitlines() if "resum" in line.lower()]
+    assert resumed, "the second round goes on from the first one's checkpoint"
