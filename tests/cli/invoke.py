@@ -1,4 +1,4 @@
-"""Run the commands in this process, as a shell would start them, and see what they say.
+"""Run the commands in this process, as a shell would start them, and see what they say."""
 
 from __future__ import annotations
 
