@@ -66,3 +66,7 @@ def _printable(text: str) -> str:
     from orchestrator.cli.terminal_text import printable  # noqa: PLC0415 - imported when there is something to print
 
     return printable(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

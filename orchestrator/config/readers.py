@@ -184,13 +184,13 @@ def nodes(value: object, path: str, report: Report) -> object:
 
 
 def host_port(value: object, path: str, report: Report) -> object:
-    """``HOST:PORT`` as a pair; an IPv6 host stands in brackets."""
+    """``HOST:PORT`` as a pair; an IPv6 host stands in brackets, and port 0 means a free one."""
     found = (
         re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\s:\[\]/]+)):([0-9]{1,5})", value)
         if isinstance(value, str)
         else None
     )
-    if found is None or not 1 <= int(found[3]) <= _PORT_MAX:
+    if found is None or int(found[3]) > _PORT_MAX:
         return report.problem(path, f"{show(value)} is not HOST:PORT", "allowed: such as 10.0.0.1:6379 or [::1]:6379")
     return (found[1] or found[2], int(found[3]))
 

@@ -7,7 +7,6 @@ charged to it at all. Jitter is drawn by the caller.
 from __future__ import annotations
 
 import errno
-import math
 import re
 from dataclasses import dataclass
 
@@ -56,14 +55,11 @@ def consecutive_failures(before: int, healthy_s: float, backoff: Backoff) -> int
 
 def base_delay_s(consecutive: int, backoff: Backoff) -> float:
     """The delay before jitter: geometric from ``initial_s``, never above ``max_s``, safe for any count."""
-    if backoff.initial_s <= 0 or backoff.max_s <= backoff.initial_s:
-        return min(backoff.initial_s, backoff.max_s)
-    if backoff.factor <= 1:
-        return backoff.initial_s
-    steps_to_max = math.log(backoff.max_s / backoff.initial_s) / math.log(backoff.factor)
-    if consecutive - 1 >= steps_to_max:  # also keeps factor**n from overflowing
-        return backoff.max_s
-    return float(backoff.initial_s * backoff.factor ** (consecutive - 1))
+    try:
+        grown = backoff.initial_s * float(backoff.factor) ** (consecutive - 1)
+    except OverflowError:  # float has no infinity to give here
+        return backoff.max_s if backoff.initial_s > 0 else 0.0
+    return min(backoff.max_s, grown)
 
 
 def delay_s(consecutive: int, backoff: Backoff, draw: float) -> float:

@@ -125,7 +125,8 @@ class Agent:
             self._move(before, after)
         if message.seat is not None:
             self._sit_down(message.seat)
-        self.log("transition", **{"from": before, "to": after, "on": message.event, "reason": step.reason})
+        if after is not before or step.effects:  # what changes nothing is no news
+            self.log("transition", **{"from": before, "to": after, "on": message.event, "reason": step.reason})
         for effect in step.effects:
             self._performer.order(effect)
 
