@@ -122,10 +122,7 @@ def _start(job: Job) -> int:
 
     for note in job.notes:
         _say(f"note: {note}", job.secrets)
-    text = job_yaml(job)
-    gc.enable()
-    gc.freeze()
-    return run_job(job.spec, job_yaml=text, secrets=job.secrets)
+    return run_job(job.spec, job_yaml=job_yaml(job), secrets=job.secrets)
 
 
 def _sweep(line: Line) -> int:

@@ -7,6 +7,7 @@ agent that was started ends with a guard that has nothing left, a result.json, a
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets as randomness
 import signal
@@ -63,6 +64,8 @@ async def _run(job: JobSpec, secrets: Secrets, processes: Processes, server: Emb
     from orchestrator.edge.guard.client import become_subreaper
     from orchestrator.edge.tail import Tailer
 
+    gc.freeze()  # what was imported and composed stays, and need not be looked through
+    gc.enable()
     become_subreaper()  # what a dying guard leaves behind comes to us, and is swept
     processes.attach()
     console = Console(mask=secrets.mask)

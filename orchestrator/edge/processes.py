@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -57,14 +58,21 @@ class Processes:
         """Have the guard run the embedded server, if there is one."""
         if self._server is not None:
             server = self._server
-            self.guard.serve(SERVER_HANDLE, server.argv, os.environ, log=server.log, cleanup=server.cleanup)
+            self.guard.serve(
+                SERVER_HANDLE,
+                server.argv,
+                os.environ,
+                log=server.log,
+                cleanup=server.cleanup,
+                stop_signal=signal.SIGKILL,  # it keeps nothing, and its orderly end takes longer than a short job
+            )
 
     def bequeath(self, will: Will) -> None:
         """What the guard says to the group should this process die."""
         self._will = will
         self.guard.will(*will)
 
-    async def stop(self, handles: Sequence[int], *, signal: int, grace_s: float, kill_wait_s: float) -> Sequence[int]:
+    async def stop(self, handles: Sequence[int], *, signum: int, grace_s: float, kill_wait_s: float) -> Sequence[int]:
         """Climb the stop ladder for all ``handles`` together; returns the pids that even SIGKILL did not end.
 
         Raises `asyncio.CancelledError` when the guard dies meanwhile: then its loss is the news, not the stop's end.
@@ -72,7 +80,7 @@ class Processes:
         self._next_ticket += 1
         done: asyncio.Future[Sequence[int]] = asyncio.get_running_loop().create_future()
         self._stops[self._next_ticket] = done
-        self.guard.stop(handles, signal=signal, grace_s=grace_s, kill_wait_s=kill_wait_s, ticket=self._next_ticket)
+        self.guard.stop(handles, signal=signum, grace_s=grace_s, kill_wait_s=kill_wait_s, ticket=self._next_ticket)
         return await done
 
     def revive(self) -> None:

@@ -151,7 +151,7 @@ class LocalWorkers:
             return []
         return list(
             await self._processes.stop(
-                handles, signal=policy.signal, grace_s=policy.grace_s, kill_wait_s=policy.kill_wait_s
+                handles, signum=policy.signal, grace_s=policy.grace_s, kill_wait_s=policy.kill_wait_s
             )
         )
 

@@ -130,6 +130,7 @@ class GuardClient:
         log: str | None,
         cleanup: Sequence[str] = (),
         restart: bool = True,
+        stop_signal: int = signals.SIGTERM,
     ) -> None:
         """Start a helper server that lives as long as the guard; ``cleanup`` paths are removed, in order, at the end.
 
@@ -137,7 +138,14 @@ class GuardClient:
         """
         paths = [str(Path(path).absolute()) for path in cleanup]
         self._send(
-            "serve", id=handle, argv=list(argv), env=dict(env), log=_absolute(log), cleanup=paths, restart=restart
+            "serve",
+            id=handle,
+            argv=list(argv),
+            env=dict(env),
+            log=_absolute(log),
+            cleanup=paths,
+            restart=restart,
+            signal=int(stop_signal),
         )
 
     def will(self, addr: Mapping[str, Any] | None, payloads: Sequence[bytes] = ()) -> None:

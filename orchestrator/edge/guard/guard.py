@@ -123,7 +123,7 @@ class Guard:
     def _serve(self, message: Message) -> None:
         if not self._is_taken(message):
             program = spawn.Program(message["argv"], message["env"], stdout=message["log"], stderr=message["log"])
-            self._servers.serve(message["id"], program, message["cleanup"], message["restart"])
+            self._servers.serve(message["id"], program, message["cleanup"], message["restart"], message["signal"])
 
     def _stop(self, message: Message) -> None:
         ticket = message["ticket"]

@@ -27,13 +27,14 @@ _STABLE_S = 1.0  # who has lived this long starts again without delay
 
 
 class _Server:
-    __slots__ = ("cleanup", "delay_s", "id", "program", "restart", "since")
+    __slots__ = ("cleanup", "delay_s", "id", "program", "restart", "signal", "since")
 
-    def __init__(self, server_id: int, program: Program, cleanup: Sequence[str], restart: bool) -> None:
+    def __init__(self, server_id: int, program: Program, cleanup: Sequence[str], restart: bool, signum: int) -> None:
         self.id = server_id
         self.program = program
         self.cleanup = cleanup
         self.restart = restart
+        self.signal = signum  # what ends it
         self.delay_s = 0.0
         self.since = 0.0
 
@@ -51,9 +52,9 @@ class Servers:
     def __contains__(self, server_id: int) -> bool:
         return server_id in self._servers
 
-    def serve(self, server_id: int, program: Program, cleanup: Sequence[str], restart: bool) -> None:
+    def serve(self, server_id: int, program: Program, cleanup: Sequence[str], restart: bool, signum: int) -> None:
         """Start a server and keep it."""
-        server = self._servers[server_id] = _Server(server_id, program, cleanup, restart)
+        server = self._servers[server_id] = _Server(server_id, program, cleanup, restart, signum)
         self._start(server)
 
     def release(self, ids: Sequence[int]) -> None:
@@ -98,7 +99,7 @@ class Servers:
         """Ask all to end; none is started again."""
         self._ending = True
         for worker in self._workers.all(servers=True):
-            self._workers.send(worker, signal.SIGTERM, ours=True)
+            self._workers.send(worker, self._servers[worker.id].signal, ours=True)
             self._workers.send(worker, signal.SIGCONT, ours=True)
 
     def clean_up(self) -> None:
