@@ -1,6 +1,7 @@
-"""``orchestratectl``: looks at jobs. ``plan`` and ``graph`` take what ``orchestrate`` takes, and start nothing.
+"""``orchestratectl``: looks at jobs, and deals with runs.
 
-Each verb is a function from its words to a text and to JSON-ready values. Invariant: no verb executes a command line.
+``plan`` and ``graph`` take what ``orchestrate`` takes, and start nothing: functions from words to a text and to
+JSON-ready values. The others are those of `control`. Invariant: no verb executes a command line.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from orchestrator.cli import control
 from orchestrator.cli.main import guarded
 
 Answer = tuple[str, Any]
@@ -44,16 +46,20 @@ VERBS: dict[str, Callable[[list[str]], Answer]] = {"plan": _plan, "graph": _grap
 
 
 def _control(words: list[str]) -> int:
+    known = {**VERBS, **control.VERBS}
     parser = argparse.ArgumentParser(
         prog="orchestratectl",
-        usage="orchestratectl VERB [--json] [what orchestrate takes]",
-        description="Looks at jobs, without starting anything.",
-        epilog="\n".join(f"{name:8}{verb.__doc__}" for name, verb in VERBS.items()),
+        usage="orchestratectl VERB [--json] [what orchestrate takes, or REDIS_URL RUN_ID]",
+        description="Looks at jobs without starting anything, and at runs through the server on which they meet.",
+        epilog="\n".join(f"{name:8}{verb.__doc__}" for name, verb in known.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("verb", choices=VERBS, metavar="VERB", help=", ".join(VERBS))
-    verb = VERBS[parser.parse_args(words[:1]).verb]
+    parser.add_argument("verb", choices=known, metavar="VERB", help=", ".join(known))
+    name = parser.parse_args(words[:1]).verb
     rest = words[1:]
+    if name in control.VERBS:
+        return control.VERBS[name](rest)
+    verb = VERBS[name]
     cut = rest.index("--") if "--" in rest else len(rest)
     text, values = verb([word for word in rest[:cut] if word != "--json"] + rest[cut:])
     shown = json.dumps(values, indent=2) + "\n" if "--json" in rest[:cut] else text

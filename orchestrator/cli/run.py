@@ -21,6 +21,7 @@ from orchestrator.core.specs import JobSpec, LogsKind, RendezvousKind
 from orchestrator.edge.guard.launch import launch
 
 if TYPE_CHECKING:
+    from orchestrator.core.publication import Publication
     from orchestrator.core.result import RunResult
     from orchestrator.edge.agent import Agent
     from orchestrator.edge.console import Console
@@ -34,7 +35,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 DRAIN_WITHIN_S = 5.0  # how long the end waits for a terminal that does not take what workers wrote
 
 
-def run_job(job: JobSpec, *, job_yaml: str, secrets: Secrets) -> int:
+def run_job(job: JobSpec, *, job_yaml: str, publication: Publication, secrets: Secrets) -> int:
     """Take part in ``job`` until it ends; returns the exit code. Raises only for our own bugs."""
     process = launch()  # first: its interpreter starts while this one imports
     server = _plan_server(job)
@@ -46,7 +47,7 @@ def run_job(job: JobSpec, *, job_yaml: str, secrets: Secrets) -> int:
     from orchestrator.edge.processes import Processes
 
     processes = Processes(process, server)
-    return asyncio.run(_run(job, secrets, processes, server))
+    return asyncio.run(_run(job, publication, secrets, processes, server))
 
 
 def _plan_server(job: JobSpec) -> EmbeddedServer | None:
@@ -57,7 +58,9 @@ def _plan_server(job: JobSpec) -> EmbeddedServer | None:
     return plan_server(job.run_dir, listen=job.rendezvous.listen)
 
 
-async def _run(job: JobSpec, secrets: Secrets, processes: Processes, server: EmbeddedServer | None) -> int:
+async def _run(
+    job: JobSpec, publication: Publication, secrets: Secrets, processes: Processes, server: EmbeddedServer | None
+) -> int:
     from orchestrator.cli.terminal import Terminal
     from orchestrator.edge.agent import Agent
     from orchestrator.edge.console import Console
@@ -75,7 +78,7 @@ async def _run(job: JobSpec, secrets: Secrets, processes: Processes, server: Emb
     tailer = Tailer(console) if job.logs.kind is LogsKind.TEE else None
     if tailer is not None:
         tailer.start()
-    connection, store = _rendezvous(job, server, journal)
+    connection, store = _rendezvous(job, publication, server, journal)
     processes.bequeath(store.last_will("its agent died"))
     agent = Agent(job, processes=processes, connection=connection, store=store, journal=journal, tailer=tailer)
     terminal.begin(server.shared_url if server is not None else None)
@@ -109,7 +112,9 @@ def _journal(job: JobSpec, secrets: Secrets, console: Console) -> Journal:
     )
 
 
-def _rendezvous(job: JobSpec, server: EmbeddedServer | None, journal: Journal) -> tuple[Connection, GroupStore]:
+def _rendezvous(
+    job: JobSpec, publication: Publication, server: EmbeddedServer | None, journal: Journal
+) -> tuple[Connection, GroupStore]:
     from orchestrator.edge.redis.connection import Connection
     from orchestrator.edge.redis.group import GroupStore
 
@@ -130,6 +135,7 @@ def _rendezvous(job: JobSpec, server: EmbeddedServer | None, journal: Journal) -
         max_nodes=group.max_nodes,
         rendezvous=job.rendezvous,
         restart=group.restart,
+        publication=publication,
     )
     return connection, store
 

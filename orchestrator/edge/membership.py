@@ -16,6 +16,7 @@ from orchestrator.core.rendezvous import (
     Bid,
     Claim,
     Closed,
+    Drained,
     Held,
     JoinReply,
     Lapsed,
@@ -38,7 +39,7 @@ from orchestrator.edge.messages import Message, Post
 from orchestrator.edge.network import ReservedPort
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.group import GroupStore
-from orchestrator.errors import RendezvousError
+from orchestrator.errors import ExitCode, RendezvousError
 
 LEAVE_WITHIN_S = 3.0  # the last word is a courtesy: a server that does not answer must not hold up the end
 
@@ -194,6 +195,9 @@ class Membership:
                 self._tell(Event.LEASE_LOST, said.why)
             case Closed():
                 self._post(self.closed(said))
+            case Drained():
+                ending = Ending(outcome=Outcome.STOPPED, exit_code=int(ExitCode.SUCCEEDED), reason="drained")
+                self._post(Message(event=Event.DRAINED, reason="this node is drained", ending=ending))
             case _:
                 assert_never(said)
 

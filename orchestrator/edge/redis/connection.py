@@ -81,6 +81,7 @@ class Connection:
         self._reader = Wire(address, MAX_BLOCK_S)
         self._opened = False
         self._lost_at: float | None = None
+        self.outages = 0  # after each of them the server may have forgotten everything
         self._reason = "no answer"
         self._local_addr = "127.0.0.1"
 
@@ -101,8 +102,11 @@ class Connection:
         """The address at which this host was seen by the server's side of the network, once open."""
         return self._local_addr
 
-    async def open(self, within_s: float) -> None:
-        """Meet the server; what waiting cannot mend is raised at once, everything else after ``within_s``."""
+    async def open(self, within_s: float, bound: str = " (rendezvous.join_timeout_s)") -> None:
+        """Meet the server; what waiting cannot mend is raised at once, everything else after ``within_s``.
+
+        ``bound`` says, in the message, what set that time.
+        """
         if self._opened:
             return
         try:
@@ -110,7 +114,7 @@ class Connection:
                 await self._insist(lambda: self._commands.ask("PING"))
         except TimeoutError as error:
             raise RendezvousError(
-                f"no server at {self.address.masked} within {within_s:g} s (rendezvous.join_timeout_s): {self._reason}"
+                f"no server at {self.address.masked} within {within_s:g} s{bound}: {self._reason}"
             ) from error
         self._local_addr = self._commands.local_addr()
         self._opened = True
@@ -203,6 +207,7 @@ class Connection:
     def _recovered(self) -> None:
         if self._lost_at is not None:
             self._lost_at = None
+            self.outages += 1
             self._on_back()
 
 
