@@ -1,6 +1,7 @@
-"""``orchestratectl status | stop | restart | drain``: what an operator does to a run, through its server.
+"""``orchestratectl status | stop | restart | drain | join``: what an operator does to a run, through its server.
 
-Each takes REDIS_URL and RUN_ID. Invariant: no word of these commands becomes part of a command line.
+Each takes REDIS_URL and RUN_ID. Invariant: no word of these commands becomes part of a command line; what `join`
+executes is the job that the run has, checked like any recipe.
 """
 # ruff: noqa: PLC0415 - what is heavy is imported where it is needed
 
@@ -13,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.core.rendezvous import Closed
@@ -20,7 +22,7 @@ from orchestrator.core.status import Granted, RunStatus, WishKind, WishReply, st
 from orchestrator.errors import ExitCode
 
 if TYPE_CHECKING:
-    from orchestrator.edge.redis.control import RunControl
+    from orchestrator.edge.redis.control import Published, RunControl
 
 PATIENCE_S = 5.0  # for a server that does not answer
 WATCH_EVERY_S = 1.0
@@ -166,9 +168,34 @@ def _wish(kind: WishKind, words: Sequence[str]) -> int:
     return ExitCode.SUCCEEDED if any(good) else ExitCode.RENDEZVOUS
 
 
+def join(words: Sequence[str]) -> int:
+    """Take part in a run with the job that it has; KEY=VALUE sets what a node decides for itself."""
+    from orchestrator.cli import argv
+    from orchestrator.cli.main import begin, prepare
+    from orchestrator.cli.publication import as_recipe
+
+    target = _target("join", words)
+    own = list(target.rest)
+    if target.json and not any(word.startswith(("logs=", "logs.kind=")) for word in own):
+        own.append("logs=files")  # the answer shall be all that there is on stdout
+    published = asyncio.run(_published(target))
+    with as_recipe(published.publication(), target.run_id, target.url, own) as given:
+        composed, job = prepare(argv.parse(given))
+    code = begin(composed, job)
+    if target.json:
+        _write(Path(job.spec.run_dir, "result.json").read_text(encoding="utf-8"))
+    return code
+
+
+async def _published(target: Target) -> Published:
+    async with _run(target) as run:
+        return await run.published()
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "status": status,
     "stop": stop,
     "restart": restart,
     "drain": drain,
+    "join": join,
 }

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PROTOCOL = 1  # of commands and keys: agents of different ones cannot meet
+DEEPEST = 60  # a recipe may be 50 deep
 SHOWN = 60  # characters of a value in a message
 _NOTHING = object()
 
@@ -46,6 +47,7 @@ class Publication:
             raise ValueError("it is nested too deeply") from None
         match found:
             case {"protocol": int(protocol), "job": dict(job), "defaults": dict(defaults)}:
+                _bound(found, DEEPEST)
                 return cls(job, defaults, protocol)
         raise ValueError("it has no protocol, job and defaults")
 
@@ -61,17 +63,24 @@ def differences(ours: Publication, theirs: Publication) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _bound(node: object, levels: int) -> None:
+    if levels == 0:
+        raise ValueError("it is nested too deeply")
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _bound(value, levels - 1)
+
+
 def _settled(node: Any) -> Any:  # noqa: ANN401 - YAML holds anything
-    """``node`` with one spelling for each number."""
+    """``node`` with one spelling for each number, and without mappings that hold nothing."""
     if isinstance(node, Mapping):
-        return {str(key): _settled(value) for key, value in node.items()}
+        return {str(key): _settled(value) for key, value in node.items() if value != {}}
     if isinstance(node, list | tuple):
         return [_settled(value) for value in node]
     return int(node) if isinstance(node, float) and node.is_integer() else node
 
 
 def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - as above
-    if isinstance(node, Mapping) and node:
+    if isinstance(node, Mapping):
         for key, value in node.items():
             yield from _leaves(value, f"{path}.{key}" if path else key)
     else:

@@ -1,4 +1,4 @@
-"""A run from outside: what an operator sees and wishes."""
+"""A run from outside: what an operator sees and wishes, and a node that takes the job from the run."""
 
 from __future__ import annotations
 
@@ -166,3 +166,57 @@ def test_another_job_is_refused_and_told_what_differs(nodes: Nodes) -> None:
     assert "nproc" not in b.stderr, "that is a node's own"
     assert b.events("worker_started") == []
     assert a.process.poll() is None
+
+
+def test_a_node_joins_with_the_job_that_the_run_has(launch: Launcher, server: Server, tmp_path: Path) -> None:
+    job = tmp_path / "recipe" / "job.yaml"
+    job.parent.mkdir()
+    (job.parent / "say.py").write_text("import os; print(os.environ['RANK'], os.environ['GREETING'])\n")
+    job.write_text(
+        f"""\
+recipe: {{name: say}}
+nodes: 2
+worker: {{cmd: ['{sys.executable}', say.py], nproc: 2, env: {{GREETING: "${{oc.env:WHO}} ${{node.name}}"}}}}
+logs: {{kind: tee, prefix: ''}}
+"""
+    )
+    a = launch(str(job), "run_id=j1", f"rendezvous.url={server.url}", "node.name=a", name="a", env={"WHO": "me"})
+    a.await_event("transition", to="RENDEZVOUS")
+    until(lambda: ctl("status", server.url, "j1").returncode == 0, "the job is published")
+    elsewhere = tmp_path / "b"
+    elsewhere.mkdir()
+    own = ("node.name=b", "worker.nproc=1", "logs.prefix=''")
+    before = {**os.environ, "WHO": "you"}
+    command = [sys.executable, "-m", "orchestrator.cli.ctl", "join", server.url, "j1", *own]
+    b = subprocess.run(command, cwd=elsewhere, env=before, capture_output=True, text=True, check=False, timeout=60)
+    assert (b.returncode, a.wait()) == (0, 0), b.stderr
+    said = [*a.stdout.splitlines(), *b.stdout.splitlines()]
+    assert sorted(said) in (["0 me a", "1 me a", "2 you b"], ["0 you b", "1 me a", "2 me a"])
+    result = json.loads((elsewhere / "runs" / "j1" / "b" / "result.json").read_text())
+    assert result["state"] == "SUCCEEDED"
+    assert b"say.py" in (elsewhere / "runs" / "j1" / "b" / "job.yaml").read_bytes()
+
+
+def test_who_joins_a_run_as_json_gets_one_object(launch: Launcher, tmp_path: Path) -> None:
+    with external_server(password="s3cret-pass-word") as server:
+        common = ("run_id=j1", "nodes=2", f"rendezvous.url={server.url}", "node.name=a")
+        a = launch(*common, *python("print('hello')"), name="a")
+        a.await_event("transition", to="RENDEZVOUS")
+        until(lambda: ctl("status", server.url, "j1").returncode == 0, "the job is published")
+        b = ctl("join", "--json", server.url, "j1", "node.name=b", cwd=tmp_path)
+        assert (b.returncode, a.wait()) == (0, 0), b.stderr
+        assert json.loads(b.stdout)["state"] == "SUCCEEDED"
+    assert [path.read_text() for path in (tmp_path / "runs").rglob("stdout.log")] == ["hello\n"]
+    texts = [b.stderr, b.stdout, *(path.read_text() for path in tmp_path.rglob("*") if path.is_file())]
+    assert not any("s3cret-pass-word" in text for text in texts)
+
+
+def test_a_joiner_can_change_nothing_of_the_job(nodes: Nodes, server: Server, tmp_path: Path) -> None:
+    a = nodes.start("a", *ELASTIC, *SLEEP)
+    in_round(a, 1)
+    for words in (["worker.cmd=[rm,x]"], ["--", "rm", "x"], ["restart=never"]):
+        done = ctl("join", server.url, "j1", *words, cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert "belongs to the job, which the run has" in done.stderr
+    assert ctl("join", server.url, "j2", cwd=tmp_path).returncode == 3
+    assert list(tmp_path.glob("runs")) == [], "nothing was started"

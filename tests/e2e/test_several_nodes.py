@@ -175,6 +175,7 @@ def test_a_live_node_name_is_refused_and_its_holder_named(nodes: Nodes) -> None:
         "node.name=a",
         "nodes=1:2",
         "rendezvous.lease_s=1",
+        *FAST,
         *SLEEP,
         name="twin",
     )
