@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.edge.redis.control import Published, RunControl
 
 PATIENCE_S = 5.0  # for a server that does not answer
+WATCH_PATIENCE_S = 600.0  # for one that goes away while we watch: its agents wait as long
 WATCH_EVERY_S = 1.0
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 _CLEAR = "\x1b[H\x1b[J"  # to the top left, and nothing below
@@ -67,7 +68,12 @@ async def _run(target: Target) -> AsyncIterator[RunControl]:
     from orchestrator.edge.redis.connection import Connection
     from orchestrator.edge.redis.control import RunControl
 
-    connection = Connection.from_url(target.url, grace_s=PATIENCE_S)
+    connection = Connection.from_url(
+        target.url,
+        grace_s=WATCH_PATIENCE_S if target.watch else PATIENCE_S,
+        on_lost=lambda reason: _tell(f"the server is away: {reason}"),
+        on_back=lambda: _tell("the server is back"),
+    )
     try:
         await connection.open(PATIENCE_S, "")
         yield RunControl(connection, target.run_id)
@@ -80,6 +86,12 @@ def _write(text: str) -> None:
 
     sys.stdout.write(printable(text))
     sys.stdout.flush()
+
+
+def _tell(text: str) -> None:
+    from orchestrator.cli.terminal_text import printable, safe_secrets
+
+    print(printable(safe_secrets().mask(text)), file=sys.stderr)  # noqa: T201 - stderr is for people
 
 
 def status(words: Sequence[str]) -> int:

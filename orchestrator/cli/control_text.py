@@ -86,11 +86,15 @@ def _member(one: MemberStatus, leases: bool) -> Row:
     first = one.base_rank or 0
     ranks = f"{first}" if one.nproc == 1 else f"{first}-{first + one.nproc - 1}"
     word = "succeeded" if one.succeeded else ""
-    return (str(one.slot), one.node, ranks, f"{one.addr}:{one.port}", _lease(one, leases), word)
+    return (str(one.slot), one.node, ranks, _address(one), _lease(one, leases), word)
 
 
 def _waiting(one: MemberStatus, leases: bool) -> Row:
-    return ("-", one.node, "-", f"{one.addr}:{one.port}", _lease(one, leases), "waits")
+    return ("-", one.node, "-", _address(one), _lease(one, leases), "waits")
+
+
+def _address(one: MemberStatus) -> str:
+    return f"[{one.addr}]:{one.port}" if ":" in one.addr else f"{one.addr}:{one.port}"
 
 
 def _lease(one: MemberStatus, leases: bool) -> str:

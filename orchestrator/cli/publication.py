@@ -6,7 +6,6 @@ was composed from a publication has that publication's digest.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +36,8 @@ def as_recipe(published: Publication, run_id: str, url: str, own: Sequence[str])
     The job is read from a file as any recipe is, and may hold nothing that a recipe may not. ``own`` are overrides of
     what a node decides for itself.
     """
+    import tempfile  # noqa: PLC0415 - 5 ms, which a start need not pay
+
     _check(own)
     data = merged(published.job, published.defaults)
     header = data.get("recipe")

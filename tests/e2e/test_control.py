@@ -87,7 +87,7 @@ def test_a_stop_reaches_workers_within_a_second(nodes: Nodes, server: Server) ->
             took_s(run, wished, "worker_exited", sent_by_us=True) < PROMPT_S + 0.5
         )  # of which 0.5 to start the command
         assert run.wait() == 143
-        assert (run.result["state"], run.result["reason"]) == ("STOPPED", "stop was wished")
+        assert (run.result["state"], run.result["reason"]) == ("STOPPED", "stop wished")
 
 
 def test_a_wished_restart_starts_all_again_with_the_same_ranks_and_no_charge(nodes: Nodes, server: Server) -> None:
@@ -134,7 +134,7 @@ def test_a_watch_prints_what_changes_and_ends_with_the_run(nodes: Nodes, server:
         rest = watch.stdout.read()
         assert watch.wait() == 0
     assert rest.count("run j1, group default: ") == 1
-    assert "stopped, exit code 143: stop was wished" in rest
+    assert "stopped, exit code 143: stop wished" in rest
     assert a.wait() == 143
 
 

@@ -137,11 +137,11 @@ def test_a_wished_restart_is_a_new_round_without_a_charge(server: Server) -> Non
             a, b = await run.seated("ab", (2, 2))
             said = await operator(run).wish(WishKind.RESTART)
             assert said == {"r": Granted(2, 2)}
-            assert await notices(b, Superseded) == [Settled(1), Superseded(1, "restart was wished")]
+            assert await notices(b, Superseded) == [Settled(1), Superseded(1, "restart wished")]
             again = await operator(run).wish(WishKind.RESTART)
             assert isinstance(again["r"], Denied), "it is about to meet anyway"
             seats = await asyncio.gather(a.sit(), b.sit())
-            assert {(seat.round, seat.charged, seat.why) for seat in seats} == {(2, 0, "restart was wished")}
+            assert {(seat.round, seat.charged, seat.why) for seat in seats} == {(2, 0, "restart wished")}
             assert (await only_group(operator(run))).free_remaining == 99
 
     asyncio.run(scenario())
@@ -233,7 +233,7 @@ def test_a_wished_stop_closes_the_run_for_everyone(server: Server) -> None:
             for _ in range(2):
                 said = (await operator(run).wish(WishKind.STOP))["r"]
                 assert isinstance(said, Closed)
-                assert (said.outcome, said.exit_code, said.reason) == (Outcome.STOPPED, 143, "stop was wished")
+                assert (said.outcome, said.exit_code, said.reason) == (Outcome.STOPPED, 143, "stop wished")
             assert (await notices(a, Closed))[-1] == said
 
     asyncio.run(scenario())

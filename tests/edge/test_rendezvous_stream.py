@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from orchestrator.core.publication import Publication
 from orchestrator.core.rendezvous import Closed, Restart, Settled, Standing, Superseded, Waiting
 from orchestrator.core.specs import RuleAction
 from orchestrator.core.words import Outcome
@@ -107,6 +108,7 @@ def ttls(run: World) -> dict[str, int]:
 def test_no_key_lives_for_ever(server: Server) -> None:
     async def scenario() -> None:
         async with world(server) as run:
+            run.publication = Publication({"nodes": "1:3"})
             seen: set[str] = set()
 
             def check(low_ms: int = 3_500_000, high_ms: int = 3_600_000) -> None:

@@ -24,13 +24,13 @@ end
 local GRANT = {}
 
 function GRANT.stop()
-  close('stopped', 143, 'stop was wished', '') -- 128 + SIGTERM, as if every agent had been sent it
+  close('stopped', 143, 'stop wished', '') -- 128 + SIGTERM, as if every agent had been sent it
   return closed()
 end
 
 function GRANT.restart()
   if not is('settled') then return {'refused', 'no round is settled: the group is about to meet anyway'} end
-  return renew_round('restart was wished')
+  return renew_round('restart wished')
 end
 
 function GRANT.drain()
