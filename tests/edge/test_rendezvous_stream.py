@@ -133,7 +133,7 @@ def test_no_key_lives_for_ever(server: Server) -> None:
             check()
             assert seen == {key.rpartition(":")[2] for key in group_keys("x", "r")}, "a key was never looked at"
             await a.store.close(a.claim, Outcome.STOPPED, 1, "end", None)
-            assert set(ttls(run)) == {"group", "events"}
+            assert set(ttls(run)) == {"group", "events", "job"}
             check(86_000_000, 86_400_000)
 
     asyncio.run(scenario())
