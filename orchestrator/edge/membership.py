@@ -72,8 +72,10 @@ class Membership:
     async def join(self, visit: int) -> Message:
         """Take part in the next round; returns once it is settled, or the run is over."""
         limit_s = self._job.rendezvous.join_timeout_s
+        deadline = asyncio.get_running_loop().time() + limit_s
+        await self._connect()
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout_at(deadline):
                 reply = await self._join()
         except TimeoutError as error:
             raise RendezvousError(
@@ -87,7 +89,6 @@ class Membership:
         return Message(event=Event.ROUND_SETTLED, reason=reply.why, seat=reply, visit=visit)
 
     async def _join(self) -> Seat | Closed:
-        await self._connect()
         addr = self._job.node.addr or self._connection.local_addr
         if self._port is not None:
             self._port.close()
@@ -114,18 +115,26 @@ class Membership:
                     raise RendezvousError(f"run {self._job.run_id} has all {answer.joined} nodes it may have")
                 return answer
             case Held():
-                await asyncio.sleep(reply.ms_left / 1000 + 0.05)
-                answer = await self._store.join(bid, self.claim)
-                if isinstance(answer, Held):
-                    raise RendezvousError(
-                        f"node name {self._job.node.name!r} belongs to a live agent ({answer.holder}); "
-                        "give this one another node.name"
-                    )
-                return answer
+                return await self._outwait(reply, bid)
             case Refused():
                 raise RendezvousError(reply.why)
             case _:
                 assert_never(reply)
+
+    async def _outwait(self, held: Held, bid: Bid) -> JoinReply:
+        """Wait for the lease of whoever has our name. Ask often: a group that nobody asks has its leases prolonged."""
+        due = time.monotonic() + held.ms_left / 1000 + 0.05
+        while True:
+            left = due - time.monotonic()
+            await asyncio.sleep(max(0.0, min(left, self._job.rendezvous.lease_s / 3)))
+            answer = await self._store.join(bid, self.claim)
+            if not isinstance(answer, Held):
+                return answer
+            if time.monotonic() >= due:
+                raise RendezvousError(
+                    f"node name {self._job.node.name!r} belongs to a live agent ({answer.holder}); "
+                    "give this one another node.name"
+                )
 
     # -- staying
 
@@ -142,6 +151,11 @@ class Membership:
             self._tasks.create_task(self._listen(), name="notices"),
             self._tasks.create_task(self._keep_lease(), name="lease"),
         ]
+
+    def lose_server(self, reason: str) -> None:
+        """The embedded server does not run. One that has served before is waited for, as any other server is."""
+        if not self._background:
+            self._gone(RendezvousError(f"the embedded server: {reason}"))
 
     def unwatch(self) -> None:
         """Stop to listen, and let the lease run out."""
@@ -267,6 +281,8 @@ class Membership:
     async def leave(self, ending: Ending) -> None:
         """Say the last word, within bounds. Whoever ``declares`` the ending closes the run for everyone."""
         self.unwatch()
+        if not self._background:
+            return  # nobody there knows of us
         try:
             async with asyncio.timeout(LEAVE_WITHIN_S):
                 if ending.declares:

@@ -1,6 +1,6 @@
 """The local workers of one round: orders to spawn them, and what their exits amount to.
 
-Reports three things to the inbox, each at most once a round: all are started, all have succeeded, the first has failed.
+Reports three things to the inbox: all are started, all have succeeded (each once a round), and one more has failed.
 What follows from that is the machine's business.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from orchestrator.edge.messages import Message, Post
 from orchestrator.edge.processes import Processes
 from orchestrator.edge.tail import Tailer, render_prefix
 
+FAILURES_KEPT = 100  # a job may fail and be restarted for years
 RESULT_LIMIT = 1 << 20  # bytes of a result file; beyond that it is no result
 
 
@@ -81,15 +83,16 @@ class LocalWorkers:
         self._workers: dict[int, Worker] = {}
         self._seat: Seat | None = None
         self._told: set[Event] = set()
-        self.failures: list[Failure] = []
-        self.first: tuple[Failure, int | None] | None = None  # of this round, with the errno of a failed spawn
+        self.failures: deque[Failure] = deque(maxlen=FAILURES_KEPT)  # the last ones of the run
+        self._failed_now: list[tuple[Failure, int | None]] = []  # in this round, with the errno of a failed spawn
+        self._handed_out = 0  # of these, to `news`
         processes.on_worker = self._hear
 
     # -- starting
 
     def start(self, seat: Seat) -> None:
         """Order this node's workers of the round. Their being started, or not, is told by the guard."""
-        self._seat, self._told, self.first = seat, set(), None
+        self._seat, self._told, self._failed_now, self._handed_out = seat, set(), [], 0
         self._workers = {}
         for place in places(seat, self._group.worker.nproc):
             handle = self._processes.new_handle()
@@ -164,16 +167,26 @@ class LocalWorkers:
         self._processes.guard.signal([w.handle for w in self._workers.values() if w.pid and not w.ended], signum)
 
     def lost(self) -> None:
-        """The guard died, and they with it: that is this round's failure, if it had none before."""
-        if self._seat is not None and self.first is None:
-            local = next((worker.place for worker in self._workers.values() if not worker.ended), None)
-            rank, local_rank = (local.rank, local.local_rank) if local else (self._seat.base_rank, 0)
-            failure = replace(
-                self._failure("guard", rank, local_rank), message="the guard process died, and its workers with it"
-            )
-            self.first = (failure, None)
+        """The guard died, and they with it: that is this round's failure, if some still ran and it had none before."""
+        dead = [worker for worker in self._workers.values() if not worker.ended]
+        for worker in dead:
+            worker.ended = True
+        if dead and not self._failed_now:
+            place = dead[0].place
+            failure = self._failure("guard", place.rank, place.local_rank)
+            failure = replace(failure, message="the guard process died, and its workers with it")
+            self._failed_now.append((failure, None))
             self.failures.append(failure)
-        self._workers = {}
+
+    @property
+    def first(self) -> Failure | None:
+        """The first failure of this round."""
+        return self._failed_now[0][0] if self._failed_now else None
+
+    def news(self) -> list[tuple[Failure, int | None]]:
+        """This round's failures that were not asked for before, with the errno of a failed spawn."""
+        fresh, self._handed_out = self._failed_now[self._handed_out :], len(self._failed_now)
+        return fresh
 
     # -- listening
 
@@ -209,7 +222,7 @@ class LocalWorkers:
         if event.sent_by_us:
             return
         if event.exit_code == 0:
-            if all(other.ended for other in self._workers.values()) and self.first is None:
+            if all(other.ended for other in self._workers.values()) and not self._failed_now:
                 self._tell(Event.WORKERS_SUCCEEDED, "all local workers exited with 0")
             return
         self._failed(self._explained(worker, self._failure(kind, place.rank, place.local_rank), event))
@@ -240,9 +253,10 @@ class LocalWorkers:
 
     def _failed(self, failure: Failure, errno: int | None = None) -> None:
         self.failures.append(failure)
-        if self.first is None:
-            self.first = (failure, errno)
-            self._tell(Event.WORKER_FAILED, f"rank {failure.rank}: {failure.how()}")
+        self._failed_now.append((failure, errno))
+        self._post(
+            Message(event=Event.WORKER_FAILED, reason=f"rank {failure.rank}: {failure.how()}", round=failure.round)
+        )
 
     def _failure(self, kind: str, rank: int, local_rank: int) -> Failure:
         return Failure(

@@ -69,6 +69,13 @@ def test_workers_are_stopped_before_a_run_is_left(spec: GroupSpec, preempt: bool
             assert Effect.STOP_WORKERS in row.effects, row
 
 
+@pytest.mark.parametrize(("spec", "preempt"), CONFIGS, ids=IDS)
+def test_a_lost_guard_is_replaced_in_every_state(spec: GroupSpec, preempt: bool) -> None:
+    rows = build(spec, preempt=preempt)
+    revived = {row.source for row in rows if row.event is Event.GUARD_LOST and Effect.REVIVE_GUARD in row.effects}
+    assert revived == states(rows) - FINAL, "only another guard knows what the dead one has left"
+
+
 def test_an_unused_feature_leaves_no_row() -> None:
     never = build(group(RestartKind.NEVER))
     assert State.BACKOFF not in states(never)

@@ -13,17 +13,11 @@ from orchestrator.core.specs import RestartKind
 from orchestrator.core.table import build
 from tests.core.specs import group
 from tests.e2e.conftest import Launcher
-from tests.e2e.harness import Launch, alive, until
+from tests.e2e.harness import FAST, SLEEP, Launch, alive, python, until
 
 pytestmark = pytest.mark.e2e
 
-FAST = ("restart.backoff.initial_s=0.01", "restart.backoff.max_s=0.05", "restart.backoff.reset_after_s=60")
-SLEEP = ("--", sys.executable, "-c", "import time; time.sleep(600)")
 STUBBORN = ("--", sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)")
-
-
-def python(*lines: str) -> tuple[str, ...]:
-    return ("--", sys.executable, "-c", "\n".join(lines))
 
 
 def ignores_sigterm(pid: int) -> bool:
