@@ -70,9 +70,10 @@ def _show_bug() -> None:
 
 def _say(text: str, secrets: Secrets | None = None) -> None:
     """A line on stderr, without secrets and without control characters."""
-    from orchestrator.cli.terminal_text import printable, safe_secrets  # noqa: PLC0415 - not needed when all is well
+    from orchestrator.cli.terminal_text import safe_secrets  # noqa: PLC0415 - not needed when all is well
+    from orchestrator.edge.console import escape  # noqa: PLC0415 - as above
 
-    print(printable((secrets or safe_secrets()).mask(text)), file=sys.stderr)  # noqa: T201 - stderr is for people
+    print(escape((secrets or safe_secrets()).mask(text)), file=sys.stderr)  # noqa: T201 - stderr is for people
 
 
 def _orchestrate(words: Sequence[str]) -> int:
@@ -80,13 +81,14 @@ def _orchestrate(words: Sequence[str]) -> int:
 
     line = argv.parse(words)
     if "--version" in line.flags.given:
-        return _version()
+        return show_version()
     if line.flags.shows:
         return _show(line)
     return _sweep(line) if _sweeps(line) else _run(line)
 
 
-def _version() -> int:
+def show_version() -> int:
+    """Whose commands these are, and on which Hydra."""
     from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - 15 ms
 
     try:

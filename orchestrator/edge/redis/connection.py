@@ -7,8 +7,10 @@ of rounds. Invariant: a command is sent again only here, so every command must b
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Self
@@ -20,6 +22,7 @@ from orchestrator.edge.redis.faults import Fault, judge
 from orchestrator.edge.redis.scripts import Script
 from orchestrator.errors import InternalError, RendezvousError
 
+TELL_AFTER_S = 1.0  # a server that is just being started answers before
 MAX_BLOCK_S = 2.0  # a blocked read comes back this often, so that a silent server is noticed
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.02, 1.0
 
@@ -62,7 +65,7 @@ class Connection:
     """An agent's way to the server.
 
     While the server is away, commands wait for it with growing pauses, for ``grace_s`` at most. ``on_lost`` and
-    ``on_back`` hear of every outage, once each.
+    ``on_back`` hear of every outage, once each; also of one at the beginning, when it has lasted for a second.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class Connection:
         """Meet the server; what waiting cannot mend is raised at once, everything else after ``within_s``."""
         if self._opened:
             return
+        silence = asyncio.get_running_loop().call_later(TELL_AFTER_S, self._lose)
         try:
             async with asyncio.timeout(within_s):
                 await self._insist(lambda: self._commands.ask("PING"))
@@ -112,6 +116,8 @@ class Connection:
             raise RendezvousError(
                 f"no server at {self.address.masked} within {within_s:g} s (rendezvous.join_timeout_s): {self._reason}"
             ) from error
+        finally:
+            silence.cancel()
         self._local_addr = self._commands.local_addr()
         self._opened = True
 
@@ -141,6 +147,8 @@ class Connection:
 
     async def call(self, script: Script, keys: Sequence[str], args: Sequence[str | int]) -> object:
         """Execute a command of ours; a server that does not know it yet is sent its source."""
+        if not self._opened:  # `open` has waited long enough; a last word to nobody need not wait again
+            raise RendezvousError(f"the server at {self.address.masked} was never reached: {self._reason}")
 
         async def once() -> object:
             rest = (len(keys), *keys, *args)
@@ -181,7 +189,8 @@ class Connection:
 
     def _setback(self, error: Exception) -> None:
         """Note an error that may pass; raise any other."""
-        fault, self._reason = judge(error)
+        fault, said = judge(error)
+        self._reason = _plainly(error) or said
         at = self.address.masked
         if fault is Fault.BUG:
             raise InternalError(f"a command of ours is malformed: {self._reason}") from error
@@ -189,21 +198,32 @@ class Connection:
             raise RendezvousError(f"the server at {at} refuses a command: {self._reason}") from error
         if not self._opened:
             if fault is Fault.WRONG:
-                raise RendezvousError(f"the server at {at} is of no use: {self._reason}") from error
+                raise RendezvousError(f"cannot use the server at {at}: {self._reason}; see rendezvous.url") from error
             return
-        now = time.monotonic()
-        if self._lost_at is None:
-            self._lost_at = now
-            self._on_lost(self._reason)
-        if now - self._lost_at >= self._grace_s:
+        if time.monotonic() - self._lose() >= self._grace_s:
             raise RendezvousError(
                 f"the server at {at} has been away for {self._grace_s:g} s (rendezvous.server_grace_s): {self._reason}"
             ) from error
+
+    def _lose(self) -> float:
+        """Note that the server is away; returns since when, on the monotonic clock."""
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
+            self._on_lost(self._reason)
+        return self._lost_at
 
     def _recovered(self) -> None:
         if self._lost_at is not None:
             self._lost_at = None
             self._on_back()
+
+
+def _plainly(error: Exception) -> str:
+    """The system's own word for a connection that could not be made, which asyncio hides; empty for other errors."""
+    below = error.__cause__ or error.__context__
+    if not isinstance(below, OSError) or isinstance(below, socket.gaierror | ssl.SSLError) or not below.errno:
+        return ""  # those two have numbers of their own
+    return os.strerror(below.errno).lower()
 
 
 def _entries(reply: object) -> list[Entry]:
