@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import ConfigError, ExitCode, OrchestratorError
@@ -33,11 +35,11 @@ def main() -> int:
 def guarded(work: Callable[[], int]) -> int:
     """Run a command's work; every way in which it can end becomes an exit code, and lines on stderr."""
     gc.disable()  # nothing that composing makes becomes garbage before it is done
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # it is not when somebody ignores it, as a shell does for a script's `&`
+        signal.signal(signal.SIGINT, _interrupted)
     try:
         return work()
-    except KeyboardInterrupt:
-        _say("interrupted before anything was started")
-        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.SUCCEEDED
@@ -52,6 +54,13 @@ def guarded(work: Callable[[], int]) -> int:
         return ExitCode.INTERNAL
     finally:
         gc.enable()
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupted(_number: int, _frame: FrameType | None) -> None:
+    """Ctrl-C until a run has its own answer to it; an exception could surface as anything in whatever is loading."""
+    os.write(sys.stderr.fileno(), b"interrupted before anything was started\n")
+    os._exit(INTERRUPTED)
 
 
 def complain(error: OrchestratorError) -> None:

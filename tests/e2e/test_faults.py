@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -296,3 +297,14 @@ def test_the_most_severe_failure_of_a_round_decides_though_it_was_not_the_first(
     assert run.wait() == 1
     assert run.result["rounds"] == 1
     assert run.result["root_cause"]["exit_code"] == 64
+
+
+def test_ctrl_c_while_everything_still_loads_is_one_line_and_130() -> None:
+    load = "main._orchestrate = lambda words: print('loading', flush=True) or signal.pause()"
+    script = f"import signal, sys; from orchestrator.cli import main; {load}; sys.exit(main.main())"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=-1, stderr=-1, text=True) as loading:
+        assert loading.stdout is not None
+        assert loading.stdout.readline() == "loading\n"
+        loading.send_signal(signal.SIGINT)
+        _, said = loading.communicate(timeout=30)
+    assert (loading.returncode, said) == (130, "interrupted before anything was started\n")
