@@ -59,7 +59,7 @@ def guarded(work: Callable[[], int]) -> int:
 
 def _interrupted(_number: int, _frame: FrameType | None) -> None:
     """Ctrl-C until a run has its own answer to it; an exception could surface as anything in whatever is loading."""
-    os.write(sys.stderr.fileno(), b"interrupted before anything was started\n")
+    os.write(2, b"interrupted before anything was started\n")
     os._exit(INTERRUPTED)
 
 

@@ -139,6 +139,8 @@ class Agent:
         if message.event is Event.GUARD_LOST:
             self._workers.lost()
         before = self._machine.state
+        if message.event is Event.LEASE_LOST:
+            self.log("lease_lost", reason=message.reason)
         outcome = self._ending.outcome if self._ending else None
         step = self._machine.step(message.event, Facts(reason=message.reason, outcome=outcome))
         after = step.row.target
@@ -185,7 +187,7 @@ class Agent:
             exit_code=ending.exit_code,
             reason=ending.reason,
             rounds=self._rounds,
-            restarts=self._membership.seat.charged if self._membership.seat else 0,
+            restarts=self._membership.charged,
             root_cause=self._root_cause(ending) if failed else None,
             failures=tuple(self._workers.failures),
             results=self._workers.results(),

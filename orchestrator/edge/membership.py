@@ -13,14 +13,10 @@ from typing import assert_never
 
 from orchestrator.core.failures import Failure
 from orchestrator.core.rendezvous import (
-    Bid,
     Claim,
     Closed,
-    Held,
-    JoinReply,
     Lapsed,
     Notice,
-    Refused,
     RenewReply,
     Restart,
     Seat,
@@ -34,8 +30,8 @@ from orchestrator.core.restart import Judgement
 from orchestrator.core.result import Ending
 from orchestrator.core.specs import JobSpec
 from orchestrator.core.words import Event, Outcome
+from orchestrator.edge.joining import Joining
 from orchestrator.edge.messages import Message, Post
-from orchestrator.edge.network import ReservedPort
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.group import GroupStore
 from orchestrator.errors import RendezvousError
@@ -54,12 +50,13 @@ class Membership:
         self._store = store
         self._post = post
         self._log = log
-        self._settled = asyncio.Event()
         self._renew_now = asyncio.Event()
-        self._port: ReservedPort | None = None
+        self._joining = Joining(job, connection, store)
         self._tasks: asyncio.TaskGroup | None = None
         self._background: list[asyncio.Task[None]] = []
         self.seat: Seat | None = None
+        self.charged = 0  # restarts of the run, as far as we have heard
+        self._mourned = 0  # the last round whose loss of members is in the journal
         self._backoff_ends = 0.0  # on our monotonic clock
 
     @property
@@ -76,7 +73,7 @@ class Membership:
         await self._connect()
         try:
             async with asyncio.timeout_at(deadline):
-                reply = await self._join()
+                reply = await self._joining.seat(self.claim)
         except TimeoutError as error:
             raise RendezvousError(
                 f"no round of at least {self._job.groups[0].min_nodes} nodes came together within {limit_s:g} s "
@@ -84,57 +81,9 @@ class Membership:
             ) from error
         if isinstance(reply, Closed):
             return self.closed(reply)
-        self.seat = reply
+        self.seat, self.charged = reply, max(self.charged, reply.charged)
         self._renew_now.set()
         return Message(event=Event.ROUND_SETTLED, reason=reply.why, seat=reply, visit=visit)
-
-    async def _join(self) -> Seat | Closed:
-        addr = self._job.node.addr or self._connection.local_addr
-        if self._port is not None:
-            self._port.close()
-        self._port = ReservedPort(addr)
-        nproc = self._job.groups[0].worker.nproc
-        bid = Bid(nproc=nproc, addr=addr, port=self._port.number, hint=self._job.node.rank)
-        self._settled.clear()
-        reply = await self._store.join(bid, self.claim)
-        while not isinstance(reply, Seat | Closed):
-            reply = await self._wait(reply, bid)
-        return reply
-
-    async def _wait(self, reply: Waiting | Held | Refused, bid: Bid) -> JoinReply:
-        match reply:
-            case Waiting():
-                try:
-                    async with asyncio.timeout(reply.due_ms / 1000):
-                        await self._settled.wait()
-                except TimeoutError:
-                    pass  # due: our asking makes the server look again
-                self._settled.clear()
-                answer = await self._store.seat(self.claim)
-                if reply.full and isinstance(answer, Waiting) and answer.full:
-                    raise RendezvousError(f"run {self._job.run_id} has all {answer.joined} nodes it may have")
-                return answer
-            case Held():
-                return await self._outwait(reply, bid)
-            case Refused():
-                raise RendezvousError(reply.why)
-            case _:
-                assert_never(reply)
-
-    async def _outwait(self, held: Held, bid: Bid) -> JoinReply:
-        """Wait for the lease of whoever has our name. Ask often: a group that nobody asks has its leases prolonged."""
-        due = time.monotonic() + held.ms_left / 1000 + 0.05
-        while True:
-            left = due - time.monotonic()
-            await asyncio.sleep(max(0.0, min(left, self._job.rendezvous.lease_s / 3)))
-            answer = await self._store.join(bid, self.claim)
-            if not isinstance(answer, Held):
-                return answer
-            if time.monotonic() >= due:
-                raise RendezvousError(
-                    f"node name {self._job.node.name!r} belongs to a live agent ({answer.holder}); "
-                    "give this one another node.name"
-                )
 
     # -- staying
 
@@ -189,7 +138,7 @@ class Membership:
                 min(third, reply.due_ms / 1000) if isinstance(reply, Standing | Waiting) and reply.due_ms else third
             )
             if isinstance(reply, Waiting) and not reply.due_ms:
-                self._settled.set()  # a seat is there to be asked for
+                self._joining.settled.set()  # a seat is there to be asked for
             if asked == self.claim:  # otherwise a join has overtaken the question
                 self._hear(reply)
 
@@ -199,8 +148,9 @@ class Membership:
             case Standing() | Waiting():
                 pass
             case Settled():
-                self._settled.set()
+                self._joining.settled.set()
             case Superseded():
+                self._mourn(said)
                 self._tell(Event.ROUND_SUPERSEDED, said.why, said.round)
             case Restart():
                 self._hear_restart(said)
@@ -210,6 +160,12 @@ class Membership:
                 self._post(self.closed(said))
             case _:
                 assert_never(said)
+
+    def _mourn(self, said: Superseded) -> None:
+        """Note who was lost, once a round, however often it is heard."""
+        if said.lost and said.round > self._mourned:
+            self._mourned = said.round
+            self._log("member_lost", members=said.lost, reason=said.why)
 
     def _hear_restart(self, said: Restart) -> None:
         if said.cause is None:
@@ -224,9 +180,9 @@ class Membership:
         ending = Ending(outcome=Outcome.FAILED, exit_code=int(error.exit_code), reason=str(error))
         self._post(Message(event=Event.RENDEZVOUS_FAILED, reason=str(error), ending=ending))
 
-    @staticmethod
-    def closed(said: Closed) -> Message:
+    def closed(self, said: Closed) -> Message:
         """The run's end, as a message."""
+        self.charged = max(self.charged, said.charged)
         cause = Failure.from_dict(said.cause) if said.cause else None
         ending = Ending(outcome=said.outcome, exit_code=said.exit_code, reason=said.reason, cause=cause)
         return Message(event=Event.RUN_CLOSED, reason=said.reason, ending=ending)
@@ -251,9 +207,11 @@ class Membership:
                     await asyncio.sleep(min(verdict.due_ms / 1000, self._job.rendezvous.lease_s / 3))
                 case Restart():
                     self._backoff_ends = time.monotonic() + verdict.delay_ms / 1000
+                    self.charged = max(self.charged, self.claim.charged + verdict.charged)
                     self._log_decision(verdict)
                     return Message(event=Event.RESTART_DECIDED, reason=verdict.reason, visit=visit)
                 case Superseded():
+                    self._mourn(verdict)
                     return Message(event=Event.ROUND_SUPERSEDED, reason=verdict.why, visit=visit)
                 case Lapsed():
                     return Message(event=Event.LEASE_LOST, reason=verdict.why, visit=visit)
@@ -290,5 +248,4 @@ class Membership:
                 await self._store.leave(self.claim, ending.reason)
         except (TimeoutError, RendezvousError) as error:
             self._log("leave_failed", reason=str(error) or "no answer")
-        if self._port is not None:
-            self._port.close()
+        self._joining.close()

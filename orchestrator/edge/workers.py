@@ -6,17 +6,16 @@ What follows from that is the machine's business.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.core.failures import Failure
-from orchestrator.core.ranks import Place, fill_in, places, worker_env
+from orchestrator.core.ranks import fill_in, places, worker_env
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.specs import GroupSpec, JobSpec, LogsKind
 from orchestrator.core.words import Event
@@ -25,40 +24,9 @@ from orchestrator.edge.guard.client import Exited, Spawned, SpawnFailed
 from orchestrator.edge.messages import Message, Post
 from orchestrator.edge.processes import Processes
 from orchestrator.edge.tail import Tailer, render_prefix
+from orchestrator.edge.worker_files import Worker
 
 FAILURES_KEPT = 100  # a job may fail and be restarted for years
-RESULT_LIMIT = 1 << 20  # bytes of a result file; beyond that it is no result
-
-
-@dataclass(slots=True)
-class Worker:
-    """One process of this round, and the files that are its."""
-
-    place: Place
-    handle: int
-    directory: Path
-    pid: int | None = None
-    ended: bool = False
-
-    @property
-    def error_file(self) -> Path:
-        """Where the worker, or torch in it, describes its error."""
-        return self.directory / "error.json"
-
-    @property
-    def result_file(self) -> Path:
-        """Where it reports values."""
-        return self.directory / "result.json"
-
-    @property
-    def stderr(self) -> Path:
-        """Its standard error."""
-        return self.directory / "stderr.log"
-
-    @property
-    def stdout(self) -> Path:
-        """Its standard output."""
-        return self.directory / "stdout.log"
 
 
 class LocalWorkers:
@@ -104,7 +72,7 @@ class LocalWorkers:
     def _spawn(self, worker: Worker) -> None:
         place, spec = worker.place, self._group.worker
         try:
-            worker.directory.mkdir(parents=True, exist_ok=True)
+            worker.make_directory()
         except OSError as error:
             self._spawn_failed(worker, f"creating {worker.directory}", error.errno or 0)
             return
@@ -278,13 +246,5 @@ class LocalWorkers:
 
     def results(self) -> dict[int, Mapping[str, Any]]:
         """What each worker of the last round wrote to its result file, by rank; what is no JSON object is left out."""
-        found: dict[int, Mapping[str, Any]] = {}
-        for worker in self._workers.values():
-            try:
-                with worker.result_file.open("rb") as file:
-                    value = json.loads(file.read(RESULT_LIMIT))
-            except (OSError, ValueError):
-                continue
-            if isinstance(value, dict):
-                found[worker.place.rank] = value
-        return found
+        values = {worker.place.rank: worker.reported() for worker in self._workers.values()}
+        return {rank: value for rank, value in values.items() if value is not None}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -136,16 +135,6 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0
-
-
-def test_an_interrupt_before_the_start_is_one_line(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_words: object) -> int:
-        signal.raise_signal(signal.SIGINT)
-        return 0
-
-    monkeypatch.setattr(main, "_orchestrate", interrupted)
-    said = commands.orchestrate()
-    assert (said.code, said.err) == (130, "interrupted before anything was started\n")
 
 
 def test_only_our_own_bugs_show_a_traceback(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,10 @@ SOUND = build(group())
             "state HEALTHY does not accept stop_requested",
         ),
         (
+            (*SOUND, next(row for row in SOUND if row.target is State.STOPPED)),
+            "rows for run_left in CLOSING compete, or their guards leave a gap",
+        ),
+        (
             tuple(row for row in SOUND if row.target is not State.STOPPED),
             "rows for run_left in CLOSING compete, or their guards leave a gap",
         ),

@@ -237,3 +237,21 @@ def test_a_finished_run_can_be_run_again_from_its_job_file(launch: Launcher) -> 
     again = launch(str(first.run_dir / "job.yaml"))
     assert again.wait() == 0
     assert sorted(again.stdout.splitlines()) == sorted(first.stdout.splitlines())
+
+
+def test_a_second_run_of_the_same_run_id_starts_with_empty_logs_and_keeps_the_old_ones(launch: Launcher) -> None:
+    told = "{'message': {'message': 'old error', 'extraInfo': {}}}"
+    error = f"json.dump({told}, open(os.environ['TORCHELASTIC_ERROR_FILE'], 'w'))"
+    report = "print('{\"old\": 1}', file=open(os.environ['ORCHESTRATOR_RESULT_FILE'], 'w'))"
+    first = launch(
+        "restart=never",
+        "run_id=again",
+        *python("import json, os, sys", error, report, "print('old')", "sys.exit(3)"),
+        name="same",
+    )
+    assert first.wait() == 1
+    second = launch("restart=never", "run_id=again", *python("print('new'); raise SystemExit(4)"), name="same")
+    assert second.wait() == 1
+    assert second.stdout == "[default0] new\n"
+    assert (second.result["root_cause"]["message"], second.result["results"]) == ("", {})
+    assert (second.run_dir / "logs" / "default" / "1" / "0~1" / "stdout.log").read_text() == "old\n"

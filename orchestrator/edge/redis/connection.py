@@ -7,6 +7,7 @@ of rounds. Invariant: a command is sent again only here, so every command must b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import socket
@@ -83,7 +84,7 @@ class Connection:
         self._commands = Wire(address)
         self._reader = Wire(address, MAX_BLOCK_S)
         self._opened = False
-        self._lost_at: float | None = None
+        self._away: dict[Wire, float] = {}  # who gets no answer, and since when on the monotonic clock
         self._reason = "no answer"
         self._local_addr = "127.0.0.1"
 
@@ -108,10 +109,10 @@ class Connection:
         """Meet the server; what waiting cannot mend is raised at once, everything else after ``within_s``."""
         if self._opened:
             return
-        silence = asyncio.get_running_loop().call_later(TELL_AFTER_S, self._lose)
+        silence = asyncio.get_running_loop().call_later(TELL_AFTER_S, self._lose, self._commands)
         try:
             async with asyncio.timeout(within_s):
-                await self._insist(lambda: self._commands.ask("PING"))
+                await self._insist(self._commands, lambda: self._commands.ask("PING"))
         except TimeoutError as error:
             raise RendezvousError(
                 f"no server at {self.address.masked} within {within_s:g} s (rendezvous.join_timeout_s): {self._reason}"
@@ -136,7 +137,7 @@ class Connection:
                 await self._reader.close()
                 while await self._clients() > 1:  # noqa: ASYNC110 - the server tells nobody when a client goes
                     await asyncio.sleep(FIRST_PAUSE_S)
-        except (TimeoutError, RedisError, OSError):
+        except (TimeoutError, RedisError, OSError, IndexError, ValueError):  # or a reply that is none
             return False
         return True
 
@@ -157,37 +158,36 @@ class Connection:
             except NoScriptError:
                 return await self._commands.ask("EVAL", script.source, *rest)
 
-        return await self._insist(once)
+        return await self._insist(self._commands, once)
 
     async def read(self, stream: str, after: str) -> list[Entry]:
         """What stands in ``stream`` after an id. Waits for it, but comes back with nothing now and then."""
         block_ms = int(MAX_BLOCK_S * 1000)
-        reply = await self._insist(
-            lambda: self._reader.ask("XREAD", "COUNT", 100, "BLOCK", block_ms, "STREAMS", stream, after)
-        )
+        ask = ("XREAD", "COUNT", 100, "BLOCK", block_ms, "STREAMS", stream, after)
+        reply = await self._insist(self._reader, lambda: self._reader.ask(*ask))
         return _entries(reply)
 
     async def server_ms(self) -> int:
         """The server's clock; only differences between two of its readings mean anything."""
-        match await self._insist(lambda: self._reader.ask("TIME")):
+        match await self._insist(self._reader, lambda: self._reader.ask("TIME")):
             case [str(seconds), str(micros)]:
                 return int(seconds) * 1000 + int(micros) // 1000
         raise RendezvousError(f"the server at {self.address.masked} does not tell the time")
 
-    async def _insist(self, ask: Callable[[], Awaitable[object]]) -> object:
+    async def _insist(self, wire: Wire, ask: Callable[[], Awaitable[object]]) -> object:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
                 reply = await ask()
             except (RedisError, OSError) as error:
-                self._setback(error)
+                self._setback(wire, error)
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
                 pause_s = min(2 * pause_s, MAX_PAUSE_S)
             else:
-                self._recovered()
+                self._recovered(wire)
                 return reply
 
-    def _setback(self, error: Exception) -> None:
+    def _setback(self, wire: Wire, error: Exception) -> None:
         """Note an error that may pass; raise any other."""
         fault, said = judge(error)
         self._reason = _plainly(error) or said
@@ -200,21 +200,19 @@ class Connection:
             if fault is Fault.WRONG:
                 raise RendezvousError(f"cannot use the server at {at}: {self._reason}; see rendezvous.url") from error
             return
-        if time.monotonic() - self._lose() >= self._grace_s:
+        if time.monotonic() - self._lose(wire) >= self._grace_s:
             raise RendezvousError(
                 f"the server at {at} has been away for {self._grace_s:g} s (rendezvous.server_grace_s): {self._reason}"
             ) from error
 
-    def _lose(self) -> float:
-        """Note that the server is away; returns since when, on the monotonic clock."""
-        if self._lost_at is None:
-            self._lost_at = time.monotonic()
+    def _lose(self, wire: Wire) -> float:
+        """Note that the server does not answer on this wire; returns since when."""
+        if not self._away:
             self._on_lost(self._reason)
-        return self._lost_at
+        return self._away.setdefault(wire, time.monotonic())
 
-    def _recovered(self) -> None:
-        if self._lost_at is not None:
-            self._lost_at = None
+    def _recovered(self, wire: Wire) -> None:
+        if self._away.pop(wire, None) is not None and not self._away:
             self._on_back()
 
 
@@ -231,5 +229,6 @@ def _entries(reply: object) -> list[Entry]:
         case None:
             return []
         case [[_, list(rows)]]:
-            return [(str(entry), dict(zip(fields[::2], fields[1::2], strict=True))) for entry, fields in rows]
+            with contextlib.suppress(ValueError, TypeError):  # rows that are none
+                return [(str(entry), dict(zip(fields[::2], fields[1::2], strict=True))) for entry, fields in rows]
     raise RendezvousError(f"the server replied to XREAD with something unknown: {reply!r:.200}")
