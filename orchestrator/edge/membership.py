@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import assert_never
 
 from orchestrator.core.failures import Failure
@@ -28,13 +29,13 @@ from orchestrator.core.rendezvous import (
 )
 from orchestrator.core.restart import Judgement
 from orchestrator.core.result import Ending
-from orchestrator.core.specs import JobSpec
+from orchestrator.core.specs import JobSpec, RuleAction
 from orchestrator.core.words import Event, Outcome
 from orchestrator.edge.joining import Joining
 from orchestrator.edge.messages import Message, Post
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.group import GroupStore
-from orchestrator.errors import RendezvousError
+from orchestrator.errors import ExitCode, RendezvousError
 
 LEAVE_WITHIN_S = 3.0  # the last word is a courtesy: a server that does not answer must not hold up the end
 
@@ -193,6 +194,24 @@ class Membership:
         """Tell the group; what it decides is asked for by `decision`."""
         verdict = await self._store.fail(self.claim, judgement.action, delay_s, consecutive, failure)
         self._log("failure_reported", action=judgement.action, why=judgement.why, reply=type(verdict).__name__.lower())
+        if isinstance(verdict, Lapsed) and self._job.groups[0].max_nodes == 1:
+            self._charge_alone(judgement, failure)
+
+    def _charge_alone(self, judgement: Judgement, failure: Failure) -> None:
+        """The server has forgotten the round, as an embedded one does that died with its guard, and we are all of it.
+
+        So the charge goes into our claim, from which the server will learn it.
+        """
+        most = self._job.groups[0].restart.budget.max
+        spent = judgement.action is RuleAction.RETRY and most is not None and self.claim.charged >= most
+        if judgement.action is RuleAction.FATAL or spent:
+            reason = f"restart.budget is spent ({most} restarts); {failure.how()}" if spent else judgement.why
+            code = int(ExitCode.WORKERS_FAILED)
+            ending = Ending(outcome=Outcome.FAILED, exit_code=code, reason=reason, cause=failure, declares=True)
+            self._post(Message(event=Event.RUN_CLOSED, reason=reason, ending=ending))
+        elif judgement.action is RuleAction.RETRY and self.seat is not None:
+            self.seat = replace(self.seat, charged=self.seat.charged + 1)
+            self.charged = max(self.charged, self.seat.charged)
 
     async def report_success(self) -> None:
         """Tell the group that all our workers succeeded; the last one to do so ends the run, for all."""

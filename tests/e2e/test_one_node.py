@@ -176,6 +176,15 @@ def test_a_killed_guard_restarts_the_group(launch: Launcher) -> None:
     assert not any(alive(pid) for pid in before.values())
     run.signal(signal.SIGTERM)
     assert run.wait() == 143
+    assert run.result["restarts"] == 1, "charged, although the embedded server's memory died with its guard"
+
+
+def test_a_killed_guard_is_charged_to_a_budget_that_may_be_spent(launch: Launcher) -> None:
+    run = launch("restart.budget.max=0", *SLEEP)
+    run.await_healthy()
+    os.kill(run.guard_pid(), signal.SIGKILL)
+    assert run.wait() == 1
+    assert run.result["root_cause"]["kind"] == "guard"
 
 
 def test_a_worker_sees_its_place(launch: Launcher) -> None:
