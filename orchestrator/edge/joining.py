@@ -17,6 +17,8 @@ from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.group import GroupStore
 from orchestrator.errors import RendezvousError
 
+GRAIN_S = 0.05  # differences between two looks at a lease that mean nothing
+
 
 class Joining:
     """One agent's way into rounds. ``settled`` is set by whoever hears that one was settled."""
@@ -70,15 +72,21 @@ class Joining:
                 assert_never(reply)
 
     async def _outwait(self, held: Held, bid: Bid, claim: Claim) -> JoinReply:
-        """Wait for the lease of whoever has our name. Ask often: a group that nobody asks has its leases prolonged."""
-        due = time.monotonic() + held.ms_left / 1000 + 0.05
+        """Wait until the lease of whoever has our name ends. Ask often: a group that nobody asks prolongs its leases.
+
+        For the same reason one prolongation proves nothing: the server gives every lease one when it was away.
+        """
+        ends, prolonged = time.monotonic() + held.ms_left / 1000, 0
         while True:
-            left = due - time.monotonic()
-            await asyncio.sleep(max(0.0, min(left, self._job.rendezvous.lease_s / 3)))
+            left = max(0.0, ends - time.monotonic()) + GRAIN_S
+            await asyncio.sleep(min(left, self._job.rendezvous.lease_s / 3))
             answer = await self._store.join(bid, claim)
             if not isinstance(answer, Held):
                 return answer
-            if time.monotonic() >= due:
+            now_ends = time.monotonic() + answer.ms_left / 1000
+            prolonged += now_ends > ends + GRAIN_S
+            ends = now_ends
+            if prolonged > 1:
                 raise RendezvousError(
                     f"node name {self._job.node.name!r} belongs to a live agent ({answer.holder}); "
                     "give this one another node.name"
