@@ -82,16 +82,17 @@ async def _run(target: Target) -> AsyncIterator[RunControl]:
 
 
 def _write(text: str) -> None:
-    from orchestrator.cli.terminal_text import printable
+    from orchestrator.edge.console import escape
 
-    sys.stdout.write(printable(text))
+    sys.stdout.write(escape(text))
     sys.stdout.flush()
 
 
 def _tell(text: str) -> None:
-    from orchestrator.cli.terminal_text import printable, safe_secrets
+    from orchestrator.cli.terminal_text import safe_secrets
+    from orchestrator.edge.console import escape
 
-    print(printable(safe_secrets().mask(text)), file=sys.stderr)  # noqa: T201 - stderr is for people
+    print(escape(safe_secrets().mask(text)), file=sys.stderr)  # noqa: T201 - stderr is for people
 
 
 def status(words: Sequence[str]) -> int:
@@ -117,7 +118,7 @@ async def _once(target: Target) -> None:
 async def _watch(target: Target) -> None:
     """Redraw on a terminal; elsewhere, and as JSON, one answer whenever something has changed."""
     from orchestrator.cli.control_text import status_text
-    from orchestrator.cli.terminal_text import printable
+    from orchestrator.edge.console import escape
 
     drawn, before = sys.stdout.isatty() and not target.json, ""
     async with _run(target) as run:
@@ -125,7 +126,7 @@ async def _watch(target: Target) -> None:
             found = await run.status()
             now = json.dumps(_lasting(found)) if target.json else status_text(found, leases=False)
             if drawn:
-                sys.stdout.write(f"{_CLEAR}{printable(status_text(found))}")
+                sys.stdout.write(f"{_CLEAR}{escape(status_text(found))}")
                 sys.stdout.flush()
             elif now != before:
                 _write(json.dumps(status_dict(found)) + "\n" if target.json else now)

@@ -7,33 +7,19 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Launcher
-from tests.e2e.harness import Launch, external_server, until
-from tests.e2e.test_one_node import SLEEP, python
-from tests.e2e.test_several_nodes import Nodes, in_round, ranks
+from tests.e2e.conftest import Launcher, Nodes
+from tests.e2e.harness import SLEEP, Launch, external_server, in_round, python, ranks, until
 from tests.edge.servers import Server
 
 pytestmark = pytest.mark.e2e
 
 PROMPT_S = 1.0  # within which a wish has its effect
 ELASTIC = ("nodes=1:2", "rendezvous.last_call_s=0.2")
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with external_server() as running:
-        yield running
-
-
-@pytest.fixture
-def nodes(launch: Launcher, server: Server) -> Nodes:
-    return Nodes(launch, server.url)
 
 
 def ctl(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -23,8 +23,10 @@ server, own_server = servers.server, servers.own_server
 JOB = Publication({"role": "r", "nodes": 2, "worker": {"cmd": ["python", "train.py"]}}, {"worker": {"nproc": 2}})
 
 
-def operator(run: World) -> RunControl:
-    return RunControl(run.connection(), run.run_id)
+async def operator(run: World) -> RunControl:
+    connection = run.connection()
+    await connection.open(PATIENCE_S)
+    return RunControl(connection, run.run_id)
 
 
 async def only_group(run: RunControl) -> GroupStatus:
@@ -50,7 +52,7 @@ def test_status_tells_of_members_those_who_wait_and_who_is_done(server: Server) 
             late = await run.member("c", (1, 2), nproc=3, scale_up_s=60)
             await late.join()
             await b.store.done(b.claim)
-            seen = await only_group(operator(run))
+            seen = await only_group(await operator(run))
             assert (seen.role, seen.state, seen.round, seen.why) == ("r", GroupState.SETTLED, 1, "first")
             assert (seen.size, seen.world_size, seen.min_nodes, seen.max_nodes) == (2, 2, 1, 2)
             assert (seen.charged, seen.remaining, seen.free_remaining) == (0, 3, 100)
@@ -71,7 +73,7 @@ def test_status_tells_of_restarts_and_what_is_left(server: Server) -> None:
             policy = replace(RESTART, budget=Budget(max=3, per_s=60))
             (a,) = await run.seated("a", (1, 1), restart=policy)
             await a.store.fail(a.claim, RuleAction.RETRY, 5, 1, failure())
-            seen = await only_group(operator(run))
+            seen = await only_group(await operator(run))
             assert (seen.state, seen.charged, seen.remaining) == (GroupState.OPEN, 1, 2)
             assert isinstance(seen.last_end, Restart)
             assert 0 < seen.last_end.delay_ms <= 5000
@@ -85,7 +87,7 @@ def test_looking_changes_nothing_and_shows_a_lease_that_ran_out(server: Server) 
         async with world(server) as run:
             run.publication = JOB
             await run.seated("a", (1, 1), lease_s=0.05)
-            eye = operator(run)
+            eye = await operator(run)
 
             async def lapsed() -> bool:
                 return (await only_group(eye)).members[0].lease_s <= 0
@@ -103,7 +105,7 @@ def test_a_finished_run_still_tells_its_outcome_for_a_day(server: Server) -> Non
             run.publication = JOB
             (a,) = await run.seated("a", (1, 1))
             await a.store.fail(a.claim, RuleAction.FATAL, 0, 1, failure(message="boom"))
-            eye = operator(run)
+            eye = await operator(run)
             status = await eye.status()
             assert status.closed is not None
             assert (status.closed.outcome, status.closed.exit_code) == (Outcome.FAILED, 1)
@@ -123,9 +125,10 @@ def test_a_finished_run_still_tells_its_outcome_for_a_day(server: Server) -> Non
 def test_a_run_that_nobody_knows_is_said_to_be_none(server: Server) -> None:
     async def scenario() -> None:
         async with world(server) as run:
-            for ask in (operator(run).status(), operator(run).wish(WishKind.STOP)):
+            eye = await operator(run)
+            for ask in (eye.status, lambda: eye.wish(WishKind.STOP)):
                 with pytest.raises(RendezvousError, match=f"there is no run '{run.run_id}'"):
-                    await ask
+                    await ask()
 
     asyncio.run(scenario())
 
@@ -135,14 +138,14 @@ def test_a_wished_restart_is_a_new_round_without_a_charge(server: Server) -> Non
         async with world(server) as run:
             run.publication = JOB
             a, b = await run.seated("ab", (2, 2))
-            said = await operator(run).wish(WishKind.RESTART)
+            said = await (await operator(run)).wish(WishKind.RESTART)
             assert said == {"r": Granted(2, 2)}
             assert await notices(b, Superseded) == [Settled(1), Superseded(1, "restart wished")]
-            again = await operator(run).wish(WishKind.RESTART)
+            again = await (await operator(run)).wish(WishKind.RESTART)
             assert isinstance(again["r"], Denied), "it is about to meet anyway"
             seats = await asyncio.gather(a.sit(), b.sit())
             assert {(seat.round, seat.charged, seat.why) for seat in seats} == {(2, 0, "restart wished")}
-            assert (await only_group(operator(run))).free_remaining == 99
+            assert (await only_group(await operator(run))).free_remaining == 99
 
     asyncio.run(scenario())
 
@@ -153,10 +156,10 @@ def test_wishes_are_bounded_by_the_free_restarts_and_never_end_a_run(server: Ser
             run.publication = JOB
             policy = replace(RESTART, free=Budget(max=1))
             a, b = await run.seated("ab", (1, 2), restart=policy)
-            assert isinstance((await operator(run).wish(WishKind.RESTART))["r"], Granted)
+            assert isinstance((await (await operator(run)).wish(WishKind.RESTART))["r"], Granted)
             await asyncio.gather(a.sit(), b.sit())
             for kind in (WishKind.RESTART, WishKind.DRAIN):
-                said = (await operator(run).wish(kind, "b"))["r"]
+                said = (await (await operator(run)).wish(kind, "b"))["r"]
                 assert said == Denied("restart.free is spent (1 uncharged restarts)")
             assert isinstance(await a.store.verdict(a.claim), Standing)
 
@@ -168,7 +171,7 @@ def test_a_wish_that_is_sent_twice_is_granted_once(server: Server) -> None:
         async with world(server) as run:
             run.publication = JOB
             a, b = await run.seated("ab", (2, 2))
-            eye = operator(run)
+            eye = await operator(run)
             rules = (await eye.published()).rules["r"]
             for _ in range(2):
                 assert await eye._call("wish", "r", rules, "restart", "", nonce="once") == ["granted", 2, 2]
@@ -184,7 +187,7 @@ def test_a_drained_node_is_told_and_the_others_meet_without_it(server: Server) -
         async with world(server) as run:
             run.publication = JOB
             a, b = await run.seated("ab", (1, 2))
-            assert await operator(run).wish(WishKind.DRAIN, "b") == {"r": Granted(1, 1)}
+            assert await (await operator(run)).wish(WishKind.DRAIN, "b") == {"r": Granted(1, 1)}
             nonce = b.store._who[1]
             assert (await notices(b, Drained))[-1] == Drained("b", nonce)
             assert await notices(a, Superseded) == [Settled(1), Superseded(1, "node b is drained")], "it is not for a"
@@ -192,7 +195,7 @@ def test_a_drained_node_is_told_and_the_others_meet_without_it(server: Server) -
             await b.store.leave(b.claim, "drained")
             seat = await a.seat()
             assert (seat.round, seat.size) == (2, 1)
-            assert (await only_group(operator(run))).free_remaining == 99, "one end, taken once"
+            assert (await only_group(await operator(run))).free_remaining == 99, "one end, taken once"
 
     asyncio.run(scenario())
 
@@ -206,11 +209,11 @@ def test_draining_who_is_done_or_only_waits_disturbs_nobody(server: Server) -> N
             await late.join()
             await b.store.done(b.claim)
             for node, member in (("b", b), ("c", late)):
-                assert isinstance((await operator(run).wish(WishKind.DRAIN, node))["r"], Granted)
+                assert isinstance((await (await operator(run)).wish(WishKind.DRAIN, node))["r"], Granted)
                 assert isinstance((await notices(member, Drained))[-1], Drained)
                 await member.store.leave(member.claim, "drained")
             assert isinstance(await a.store.verdict(a.claim), Standing)
-            assert (await operator(run).wish(WishKind.DRAIN, "z"))["r"] == Denied("no agent named z takes part")
+            assert (await (await operator(run)).wish(WishKind.DRAIN, "z"))["r"] == Denied("no agent named z takes part")
 
     asyncio.run(scenario())
 
@@ -220,7 +223,7 @@ def test_draining_below_the_minimum_says_how_many_are_left(server: Server) -> No
         async with world(server) as run:
             run.publication = JOB
             await run.seated("ab", (2, 2))
-            assert (await operator(run).wish(WishKind.DRAIN, "b"))["r"] == Granted(1, 2)
+            assert (await (await operator(run)).wish(WishKind.DRAIN, "b"))["r"] == Granted(1, 2)
 
     asyncio.run(scenario())
 
@@ -231,7 +234,7 @@ def test_a_wished_stop_closes_the_run_for_everyone(server: Server) -> None:
             run.publication = JOB
             a, _ = await run.seated("ab", (2, 2))
             for _ in range(2):
-                said = (await operator(run).wish(WishKind.STOP))["r"]
+                said = (await (await operator(run)).wish(WishKind.STOP))["r"]
                 assert isinstance(said, Closed)
                 assert (said.outcome, said.exit_code, said.reason) == (Outcome.STOPPED, 143, "stop wished")
             assert (await notices(a, Closed))[-1] == said
@@ -252,8 +255,8 @@ def test_the_first_job_holds_and_another_one_is_refused_with_what_differs(server
             said = str(caught.value)
             assert "has another job than this agent: nodes: 3 here, 2 there; " in said
             assert 'worker.cmd: ["python", "other.py"] here, ["python", "train.py"] there' in said
-            assert (await operator(run).published()).publication() == JOB
-            assert [one.node for one in (await only_group(operator(run))).waiting] == ["a"]
+            assert (await (await operator(run)).published()).publication() == JOB
+            assert [one.node for one in (await only_group(await operator(run))).waiting] == ["a"]
 
     asyncio.run(scenario())
 
@@ -265,15 +268,15 @@ def test_a_server_that_lost_its_memory_is_told_the_job_again(own_server: Server)
             (a,) = await run.seated("a", (1, 1))
             assert own_server.say("FLUSHALL").startswith(b"+OK")
             with pytest.raises(RendezvousError, match="there is no run"):
-                await operator(run).published()
+                await (await operator(run)).published()
             await a.store.renew(a.claim)  # it has lapsed
             await a.sit()
-            assert (await operator(run).published()).publication() == JOB
+            assert (await (await operator(run)).published()).publication() == JOB
             own_server.kill()
             own_server.start()
             await a.store.renew(a.claim)
             await a.sit()
-            assert (await operator(run).published()).publication() == JOB
+            assert (await (await operator(run)).published()).publication() == JOB
 
     asyncio.run(scenario())
 
