@@ -6,6 +6,7 @@ a warning, and never the training. `store` alone needs the orchestrator: without
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import threading
@@ -52,6 +53,7 @@ def store() -> Store:
             from orchestrator.edge.redis.worker_store import Store  # noqa: PLC0415 - only who shares pays for sockets
 
             _store = Store.from_environment(os.environ)
+            atexit.register(_store.close)
         return _store
 
 

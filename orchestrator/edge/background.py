@@ -89,7 +89,7 @@ class BackgroundMembership:
     def succeed(self, within_s: float) -> None:
         """Say that our workers succeeded, and wait so long at most for the others of our round to say so too.
 
-        When our round is over by then, the run ends as succeeded: whoever comes after has nothing left to do.
+        The last one to say so closes the run. It stays open when the round ends before that, for those who go on.
         """
         self._run(self._succeed(within_s))
 
@@ -190,8 +190,6 @@ class BackgroundMembership:
                     self._news.clear()
         except TimeoutError:
             return
-        if self._ending is None and self._over:
-            await self._close(Outcome.SUCCEEDED, "all workers succeeded")
 
     async def _close(self, outcome: Outcome, reason: str) -> None:
         await self._store.close(self._membership.claim, outcome, int(outcome is not Outcome.SUCCEEDED), reason, None)

@@ -1,8 +1,9 @@
 """This rendezvous for an unchanged torchrun: ``--rdzv-backend=orchestrator --rdzv-endpoint=HOST:6379 --rdzv-id=ID``.
 
-The only module that imports torch; torch loads it through the entry point group ``torchrun.handlers``. The workers stay
-torchrun's: here their agents meet, notice who is gone, and get a store. Invariant: the store is new in every round,
-hosted by the agent of rank 0 on the port that it held for this; so no key of an earlier attempt is ever read again.
+torch loads it through the entry point group ``torchrun.handlers``; only this and `torch_store` import torch. Workers
+stay torchrun's: here their agents meet, notice who is gone, and get a store. Invariant: the workers' store is new in
+every round, on the port that rank 0's agent held for it, and so is what agents tell each other: no key of an earlier
+attempt is ever read again.
 """
 
 from __future__ import annotations
@@ -13,14 +14,13 @@ import os
 import secrets
 import socket
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
-from torch.distributed import PrefixStore, TCPStore
+from torch.distributed import TCPStore
 from torch.distributed.elastic.rendezvous import (
     RendezvousClosedError,
     RendezvousConnectionError,
@@ -51,14 +51,13 @@ from orchestrator.core.specs import (
 from orchestrator.core.words import Outcome
 from orchestrator.edge.background import BackgroundMembership, RunClosed
 from orchestrator.edge.redis.worker_store import Store as Shared
+from orchestrator.edge.torch_store import AgentStore
 from orchestrator.errors import RendezvousError, RoundEnded
 
 BACKEND = "orchestrator"
 DEFAULT_PORT = 6379
 ROLE = "torchrun"  # its rounds are not those of an orchestrator's own group in the same run
 STORE_TIMEOUT_S = 60.0  # of the agents' own reads, as with torch's c10d backend
-CONNECT_TRY_S = 2.0  # so often a connecting agent looks whether the round still stands
-_LISTENING = "store"  # what agents share this as: the store is there
 _ALWAYS_THERE = frozenset({"timeout"})  # torchrun adds it by itself; its other backends do not heed it either
 
 log = logging.getLogger(__name__)
@@ -152,17 +151,6 @@ def _job(params: RendezvousParameters, options: Options, name: str) -> JobSpec:
     )
 
 
-def _tcp_store(seat: Seat, patience_s: float) -> TCPStore:
-    return TCPStore(
-        seat.master_addr,
-        seat.master_port,
-        None,
-        seat.slot == 0,
-        timedelta(seconds=patience_s),
-        wait_for_workers=False,
-    )
-
-
 class Handler(RendezvousHandler):  # type: ignore[misc]  # torch is not type-checked with us
     """One torchrun agent's rendezvous."""
 
@@ -170,7 +158,8 @@ class Handler(RendezvousHandler):  # type: ignore[misc]  # torch is not type-che
         self._run_id = run_id
         self._membership = membership
         self._url = url
-        self._store: TCPStore | None = None  # keeps the server alive that the agent of rank 0 hosts
+        self._hosted: TCPStore | None = None  # by the agent of rank 0; it ends with the last reference to it
+        self._shared: Shared | None = None  # what the agents of this round tell each other
 
     def get_backend(self) -> str:
         """The name that torchrun knows us by."""
@@ -178,7 +167,7 @@ class Handler(RendezvousHandler):  # type: ignore[misc]  # torch is not type-che
 
     @property
     def use_agent_store(self) -> bool:
-        """The workers use the store that the agents use, under keys of their own."""
+        """The workers' store is hosted by the agent of rank 0, and outlives any of them."""
         return True
 
     def get_run_id(self) -> str:
@@ -188,17 +177,14 @@ class Handler(RendezvousHandler):  # type: ignore[misc]  # torch is not type-che
     def next_rendezvous(self) -> RendezvousInfo:
         """Take part in the next round; our last one is over for everyone, if it was not yet."""
         while True:
-            self._store = None
+            self._part()
             seat = self._seat()
-            store = self._meet(seat)
-            if store is not None:
+            if self._meet(seat) and self._shared is not None:
                 break
             log.warning("round %d ended before its agents had met; joining the next", seat.round)
-        self._store = store
         log.info("round %d (%s): agent %d of %d", seat.round, seat.why, seat.slot, seat.size)
-        return RendezvousInfo(
-            PrefixStore("agents", store), seat.slot, seat.size, RendezvousStoreInfo(seat.master_addr, seat.master_port)
-        )
+        store = AgentStore(self._shared, STORE_TIMEOUT_S)
+        return RendezvousInfo(store, seat.slot, seat.size, RendezvousStoreInfo(seat.master_addr, seat.master_port))
 
     def _seat(self) -> Seat:
         try:
@@ -211,38 +197,13 @@ class Handler(RendezvousHandler):  # type: ignore[misc]  # torch is not type-che
             kind = RendezvousTimeoutError if isinstance(error.__cause__, TimeoutError) else RendezvousConnectionError
             raise kind(str(error)) from error
 
-    def _meet(self, seat: Seat) -> TCPStore | None:
-        """Host the round's store, or connect to it once it is there; None if the round ended while we tried."""
-        where = f"{seat.master_addr}:{seat.master_port}"
-        try:
-            with self._shared(seat) as shared:
-                if seat.slot == 0:
-                    store = _tcp_store(seat, STORE_TIMEOUT_S)
-                    shared.set(_LISTENING, where)
-                    return store
-                shared.get(_LISTENING, STORE_TIMEOUT_S)
-            return self._connect(seat)
-        except RoundEnded:
-            return None
-        except (OSError, RuntimeError, RendezvousError) as error:  # torch's DistError is a RuntimeError
-            raise RendezvousConnectionError(f"no store at {where}, which the agent of rank 0 hosts: {error}") from error
+    def _meet(self, seat: Seat) -> bool:
+        """Host the workers' store, if that is ours to do, and wait until all members are here.
 
-    def _connect(self, seat: Seat) -> TCPStore | None:
-        ends = time.monotonic() + STORE_TIMEOUT_S
-        while not self._over():
-            try:
-                store = _tcp_store(seat, CONNECT_TRY_S)
-            except RuntimeError:
-                if time.monotonic() > ends:
-                    raise
-            else:
-                store.set_timeout(timedelta(seconds=STORE_TIMEOUT_S))
-                return store
-        return None
-
-    def _shared(self, seat: Seat) -> Shared:
-        """What the agents of a round share: it tells them at once when the store is there, and when the round ends."""
-        return Shared(
+        False if the round has ended meanwhile: a member that joined and died before it came here costs no more than its
+        lease.
+        """
+        self._shared = Shared(
             self._url,
             run_id=self._run_id,
             group=ROLE,
@@ -251,6 +212,27 @@ class Handler(RendezvousHandler):  # type: ignore[misc]  # torch is not type-che
             rank=seat.slot,
             world_size=seat.size,
         )
+        try:
+            if seat.slot == 0:
+                patience = timedelta(seconds=STORE_TIMEOUT_S)
+                self._hosted = TCPStore(
+                    seat.master_addr, seat.master_port, None, True, patience, wait_for_workers=False
+                )
+            self._shared.barrier("rendezvous", STORE_TIMEOUT_S)
+        except RoundEnded:
+            return False
+        except TimeoutError as error:
+            raise RendezvousTimeoutError(str(error)) from error
+        except (RuntimeError, RendezvousError) as error:  # torch's DistError is a RuntimeError
+            raise RendezvousConnectionError(str(error)) from error
+        return True
+
+    def _part(self) -> None:
+        """Give up what belongs to the last round."""
+        self._hosted = None
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
 
     def _over(self) -> bool:
         try:
@@ -286,5 +268,6 @@ class Handler(RendezvousHandler):  # type: ignore[misc]  # torch is not type-che
             log.warning("the run could not be closed: %s", error)
             return False
         finally:
-            self._membership.leave("its workers succeeded" if failure is None else f"{type(failure).__name__}")
+            self._membership.leave("its workers succeeded" if failure is None else type(failure).__name__)
+            self._part()
         return True

@@ -13,11 +13,13 @@ from tests.edge.servers import PATIENCE_S, Server
 
 pytest.importorskip("torch", reason="needs the extra [torch]")
 
+from torch.distributed import DistStoreError, Store
 from torch.distributed.elastic.rendezvous import (
     RendezvousClosedError,
     RendezvousParameters,
     RendezvousTimeoutError,
 )
+from torch.distributed.elastic.utils.store import barrier, store_timeout, synchronize
 
 from orchestrator.edge.torch_handler import Handler, Options, create, factory
 
@@ -45,6 +47,7 @@ def handler(server: Server) -> Iterator[Maker]:
     yield make
     for one in made:
         one._membership.leave("the test is over")
+        one._part()
 
 
 def meet(*handlers: Handler) -> list[tuple[int, int]]:
@@ -75,14 +78,14 @@ def test_agents_agree_on_ranks_and_on_a_store_that_is_new_in_every_round(handler
     first = meet(a, b)
     assert sorted(first) == [(0, 2), (1, 2)]
     assert (a.num_nodes_waiting(), b.num_nodes_waiting()) == (0, 0)
-    old = a._store
+    hosted = [one._hosted for one in (a, b) if one._hosted is not None]
     with ThreadPoolExecutor(1) as pool:
         again = pool.submit(a.next_rendezvous)  # as after a failure of its workers
         until(lambda: b.num_nodes_waiting() == 1, "the other hears of it")
         rank = b.next_rendezvous().rank
         info = again.result(PATIENCE_S)
     assert [info.rank, rank] == [rank for rank, _ in first], "ranks are kept"
-    assert info.bootstrap_store_info.master_port != getattr(old, "port", None)
+    assert [info.bootstrap_store_info.master_port != store.port for store in hosted] == [True]
     assert not info.store.check(["who"])
 
 
@@ -117,14 +120,47 @@ def test_success_of_all_closes_the_run(handler: Maker) -> None:
         handler().next_rendezvous()
 
 
-def test_success_while_a_peer_is_gone_closes_the_run_too(handler: Maker) -> None:
+def test_success_after_the_round_has_ended_leaves_the_run_to_those_who_go_on(handler: Maker) -> None:
     a, b = handler((1, 2)), handler((1, 2))
     meet(a, b)
-    fail(b)
-    until(lambda: a.num_nodes_waiting() == 1, "the round is over")
-    assert a.shutdown()
-    with pytest.raises(RendezvousClosedError, match="succeeded"):
-        handler((1, 2)).next_rendezvous()
+    with ThreadPoolExecutor(1) as pool:
+        again = pool.submit(b.next_rendezvous)  # its workers have failed while ours succeeded
+        until(lambda: a.num_nodes_waiting() == 1, "the round is over")
+        assert a.shutdown()
+        assert (again.result(PATIENCE_S).rank, b.is_closed()) == (0, False)
+
+
+def test_an_exit_barrier_ends_with_the_round_when_a_peer_has_died(handler: Maker) -> None:
+    a, b = handler((1, 2)), handler((1, 2))
+    with ThreadPoolExecutor(2) as pool:
+        store, _ = [info.store for info in pool.map(lambda one: one.next_rendezvous(), (a, b))]
+        waits = pool.submit(barrier, store, 2, "end", 300)
+        until(lambda: store.check(["end/num_members"]), "we are at the barrier")
+        fail(b)
+        with pytest.raises(DistStoreError, match="this worker is stale"):
+            waits.result(PATIENCE_S)
+
+
+def test_a_member_that_died_before_it_had_its_store_costs_another_round(handler: Maker) -> None:
+    a, b = handler((1, 2)), handler((1, 2))
+    with ThreadPoolExecutor(2) as pool:
+        waits = pool.submit(a.next_rendezvous)
+        b._seat()
+        fail(b)
+        info = waits.result(PATIENCE_S)
+    assert (info.rank, info.world_size) == (0, 1)
+
+
+def test_agents_tell_each_other_through_the_store_as_torch_expects(handler: Maker) -> None:
+    store = handler((1, 1)).next_rendezvous().store
+    assert isinstance(store, Store)
+    store.multi_set(["x/0", "x/1"], ["a", b"b"])
+    assert store.multi_get(["x/0", "x/1"]) == [b"a", b"b"]
+    assert (store.add("n", 2), store.add("n", -1), store.check(["n", "no"])) == (2, 1, False)
+    with store_timeout(store, 0.05), pytest.raises(DistStoreError, match=r"0\.05 s in vain for 'no'"):
+        store.get("no")
+    assert store.timeout.total_seconds() == 60
+    assert synchronize(store, "data", 0, 1, "s") == [b"data"]
 
 
 def test_torchrun_may_close_the_run(handler: Maker) -> None:
