@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.result import Ending
-from orchestrator.core.specs import JobSpec, RestartPolicy
+from orchestrator.core.specs import JobSpec
 from orchestrator.core.words import Event, Outcome
 from orchestrator.edge.membership import Membership
 from orchestrator.edge.messages import Message
@@ -45,7 +45,6 @@ class BackgroundMembership:
         self._job = job
         self._connection = Connection.from_url(url, grace_s=job.rendezvous.server_grace_s)
         group = job.groups[0]
-        restart: RestartPolicy = group.restart
         self._store = GroupStore(
             self._connection,
             run_id=job.run_id,
@@ -55,7 +54,7 @@ class BackgroundMembership:
             min_nodes=group.min_nodes,
             max_nodes=group.max_nodes,
             rendezvous=job.rendezvous,
-            restart=restart,
+            restart=group.restart,
         )
         self._membership = Membership(job, self._connection, self._store, self._take, lambda *_, **__: None)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -91,7 +90,8 @@ class BackgroundMembership:
 
         The last one to say so closes the run. It stays open when the round ends before that, for those who go on.
         """
-        self._run(self._succeed(within_s))
+        if self._seat is not None:
+            self._run(self._succeed(within_s))
 
     def close(self, outcome: Outcome, reason: str) -> None:
         """End the run for everyone."""

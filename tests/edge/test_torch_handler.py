@@ -180,6 +180,7 @@ def test_too_few_agents_are_a_timeout_that_says_which(handler: Maker) -> None:
 def test_a_handler_that_never_joined_may_be_shut_down(handler: Maker) -> None:
     fail(handler())
     one = handler()
+    assert one.shutdown()
     assert (one.get_backend(), one.use_agent_store, one.is_closed(), one.num_nodes_waiting()) == (
         "orchestrator",
         True,
