@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 from orchestrator.core.graph import mermaid
@@ -42,3 +47,13 @@ def test_every_exit_code_is_listed() -> None:
 def test_files_that_are_named_exist() -> None:
     for name in re.findall(r"`((?:tests|conf|recipes|orchestrator)/[\w/.]*)`", README):
         assert (ROOT / name).exists(), name
+
+
+def test_the_mistake_that_is_shown_is_answered_as_shown(tmp_path: Path) -> None:
+    shown = re.search(r"^    \$ orchestrate (.*)\n((?:    error: .*\n)+)", README, re.MULTILINE)
+    assert shown is not None
+    command = [sys.executable, "-m", "orchestrator", *shlex.split(shown[1])]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, textwrap.dedent(shown[2]))
+    assert list(tmp_path.iterdir()) == []

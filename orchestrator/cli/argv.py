@@ -82,7 +82,7 @@ def parse(words: Sequence[str]) -> Line:
         elif _OVERRIDE.fullmatch(word):
             _override(word, line)
         elif word.endswith(".py"):
-            line.problems, line.script = [_script(words, rest[:at], word)], True
+            line.problems, line.script = [_script(words, [*line.flags.instead, *rest[:at]], word)], True
             return line
         else:
             line.strays = True
@@ -94,9 +94,11 @@ def parse(words: Sequence[str]) -> Line:
 
 
 def _script(words: Sequence[str], before: Sequence[str], script: str) -> Problem:
-    behind = words[words.index(script) :]
-    command = shlex.join(["python", *[word for word in behind if word != "--"]])
-    return Problem(script, "is a script, not a recipe", f"write: {' '.join(['orchestrate', *before, '--', command])}")
+    behind, kept, program = words[words.index(script) :], list(before), list[str]()
+    while kept and not (_OVERRIDE.fullmatch(kept[-1]) or kept[-1].endswith(recipes.SUFFIXES)):
+        program.insert(0, kept.pop())  # as in python train.py
+    command = shlex.join([*(program or ["python"]), *[word for word in behind if word != "--"]])
+    return Problem(script, "is a script, not a recipe", f"write: {' '.join(['orchestrate', *kept, '--', command])}")
 
 
 def _stray(word: str) -> Problem:

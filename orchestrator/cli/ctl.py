@@ -5,13 +5,13 @@ Each verb is a function from its words to a text and to JSON-ready values. Invar
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator.cli.main import guarded
+from orchestrator.cli.main import guarded, show_version
+from orchestrator.errors import ConfigError, ExitCode, Problem
 
 Answer = tuple[str, Any]
 
@@ -22,7 +22,7 @@ def main() -> int:
 
 
 def _plan(words: list[str]) -> Answer:
-    """Check a job and show what would run."""
+    """Check a job and show what would run, and with what."""
     from orchestrator.cli import plan  # noqa: PLC0415 - imports Hydra
 
     job = plan.checked(words)
@@ -41,31 +41,51 @@ def _graph(words: list[str]) -> Answer:
 
 
 VERBS: dict[str, Callable[[list[str]], Answer]] = {"plan": _plan, "graph": _graph}
+_HELP = """\
+orchestratectl: looks at jobs, and starts nothing.
+
+  orchestratectl VERB [--json] WORDS…       WORDS is what orchestrate takes; see orchestrate --help
+
+{verbs}
+
+  orchestratectl plan recipe=hello worker.nproc=2
+  orchestratectl plan --json mine.yaml
+  orchestratectl graph restart=never -- python train.py
+
+  --json      the same for programs
+  --help      this text
+  --version   whose this is
+"""
 
 
 def _control(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="orchestratectl",
-        usage="orchestratectl VERB [--json] [what orchestrate takes]",
-        description="Looks at jobs, without starting anything.",
-        epilog="\n".join(f"{name:8}{verb.__doc__}" for name, verb in VERBS.items()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("verb", choices=VERBS, metavar="VERB", help=", ".join(VERBS))
-    verb = VERBS[parser.parse_args(words[:1]).verb]
-    rest = words[1:]
-    cut = rest.index("--") if "--" in rest else len(rest)
-    text, values = verb([word for word in rest[:cut] if word != "--json"] + rest[cut:])
-    shown = json.dumps(values, indent=2) + "\n" if "--json" in rest[:cut] else text
-    sys.stdout.write(_printable(shown))
+    cut = words.index("--") if "--" in words else len(words)
+    ours = words[:cut]
+    if {"-h", "--help"}.intersection(ours):
+        _write(_HELP.format(verbs="\n".join(f"  {name:8}{verb.__doc__}" for name, verb in VERBS.items())))
+        return ExitCode.SUCCEEDED
+    if "--version" in ours[:1]:
+        return show_version()
+    name, asked = (ours or [""])[0], [word for word in ours[1:] if word != "--json"]
+    if name not in VERBS:
+        raise ConfigError([_no_verb(name)])
+    text, values = VERBS[name](asked + words[cut:])
+    _write(json.dumps(values, indent=2) + "\n" if "--json" in ours else text)
+    return ExitCode.SUCCEEDED
+
+
+def _no_verb(name: str) -> Problem:
+    from orchestrator.config.report import listed, nearest, show  # noqa: PLC0415 - a mistake is rare
+
+    fact = f"{show(name)} is not a verb" if name else "is missing"
+    return Problem("verb", fact, f"{nearest(name, VERBS)}known: {listed(VERBS)}; see orchestratectl --help")
+
+
+def _write(text: str) -> None:
+    from orchestrator.edge.console import escape  # noqa: PLC0415 - imported when there is something to print
+
+    sys.stdout.write(escape(text))
     sys.stdout.flush()
-    return 0
-
-
-def _printable(text: str) -> str:
-    from orchestrator.cli.terminal_text import printable  # noqa: PLC0415 - imported when there is something to print
-
-    return printable(text)
 
 
 if __name__ == "__main__":

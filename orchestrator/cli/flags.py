@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from orchestrator.cli import torchrun
 from orchestrator.cli.paths import absolute
 from orchestrator.config.report import nearest
 from orchestrator.errors import Problem
@@ -40,6 +41,7 @@ class Flags:
     """The flags of a command line, by their long names; a flag without a value has an empty one."""
 
     given: dict[str, str] = field(default_factory=dict)
+    instead: list[str] = field(default_factory=list)  # what to write for flags of torchrun's
 
     @property
     def shows(self) -> bool:
@@ -86,9 +88,13 @@ class Flags:
     def _flag(self, word: str, waiting: list[str], problems: list[Problem]) -> None:
         start, equals, value = word.partition("=")
         name = _long(start)
-        if name is None:
-            known = [*_PLAIN, *_VALUED]
-            hint = nearest(start, known)
+        if name is None and torchrun.recognised(start):
+            if not equals and torchrun.takes_value(start) and waiting and not waiting[-1].endswith(".py"):
+                value = waiting.pop()
+            self.instead += filter(None, [torchrun.override(start, value)])
+            problems.append(torchrun.problem(start, value))
+        elif name is None:
+            hint = nearest(start, [*_PLAIN, *_VALUED])
             problems.append(Problem(start, "is no flag", f"{hint}flags of the command to run stand behind --"))
         elif name in _PLAIN:
             self.given[name] = ""

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import ConfigError, ExitCode, OrchestratorError
@@ -33,11 +35,11 @@ def main() -> int:
 def guarded(work: Callable[[], int]) -> int:
     """Run a command's work; every way in which it can end becomes an exit code, and lines on stderr."""
     gc.disable()  # nothing that composing makes becomes garbage before it is done
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # it is not when somebody ignores it, as a shell does for a script's `&`
+        signal.signal(signal.SIGINT, _interrupted)
     try:
         return work()
-    except KeyboardInterrupt:
-        _say("interrupted before anything was started")
-        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.SUCCEEDED
@@ -52,6 +54,13 @@ def guarded(work: Callable[[], int]) -> int:
         return ExitCode.INTERNAL
     finally:
         gc.enable()
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupted(_number: int, _frame: FrameType | None) -> None:
+    """Ctrl-C until a run has its own answer to it; an exception could surface as anything in whatever is loading."""
+    os.write(2, b"interrupted before anything was started\n")
+    os._exit(INTERRUPTED)
 
 
 def complain(error: OrchestratorError) -> None:
@@ -70,9 +79,10 @@ def _show_bug() -> None:
 
 def _say(text: str, secrets: Secrets | None = None) -> None:
     """A line on stderr, without secrets and without control characters."""
-    from orchestrator.cli.terminal_text import printable, safe_secrets  # noqa: PLC0415 - not needed when all is well
+    from orchestrator.cli.terminal_text import safe_secrets  # noqa: PLC0415 - not needed when all is well
+    from orchestrator.edge.console import escape  # noqa: PLC0415 - as above
 
-    print(printable((secrets or safe_secrets()).mask(text)), file=sys.stderr)  # noqa: T201 - stderr is for people
+    print(escape((secrets or safe_secrets()).mask(text)), file=sys.stderr)  # noqa: T201 - stderr is for people
 
 
 def _orchestrate(words: Sequence[str]) -> int:
@@ -80,13 +90,14 @@ def _orchestrate(words: Sequence[str]) -> int:
 
     line = argv.parse(words)
     if "--version" in line.flags.given:
-        return _version()
+        return show_version()
     if line.flags.shows:
         return _show(line)
     return _sweep(line) if _sweeps(line) else _run(line)
 
 
-def _version() -> int:
+def show_version() -> int:
+    """Whose commands these are, and on which Hydra."""
     from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - 15 ms
 
     try:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 
+from orchestrator.config.command import in_quotes
+
 _BEFORE_INTERPOLATION = re.compile(r"(\\*)\$\{")
-_BEFORE_QUOTE = re.compile(r"(\\*)('|\Z)")
 
 
 def literal(text: str) -> str:
@@ -20,12 +21,7 @@ def literal(text: str) -> str:
 
 def quoted(text: str, *, literal: bool = False) -> str:
     """``text`` as a value in an override; ``literal`` keeps OmegaConf from interpolating it."""
-    safe = _literal(text) if literal else text
-    return f"'{_BEFORE_QUOTE.sub(_escaped, safe)}'"
-
-
-def _escaped(found: re.Match[str]) -> str:
-    return found[1] * 2 + ("\\'" if found[2] else "")
+    return in_quotes(_literal(text) if literal else text)
 
 
 def unquoted(text: str) -> str:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from orchestrator.cli.paths import shown
 from orchestrator.core.failures import Failure
 from orchestrator.edge.console import escape
 
@@ -31,15 +32,27 @@ def report_lines(result: Mapping[str, Any]) -> list[Line]:
     """The end of a run, from the object of result.json; all that is not a success counts as a warning."""
     state = str(result.get("state", "unknown"))
     if state == "SUCCEEDED":
-        return [Line(f"succeeded{_took(result, 'in')}{_effort(result)}", "good")]
-    reason = result.get("reason")
-    headline = f"{state.lower()}{_took(result, 'after')}{_effort(result)}{f': {reason}' if reason else ''}"
-    lines = [Line(f"{headline} [exit code {result.get('exit_code', '?')}]", "bad" if state == "FAILED" else "warn")]
+        already = "; the run had ended before, nothing was started" if result.get("rounds") == 0 else ""
+        return [Line(f"succeeded{_took(result, 'in')}{_effort(result)}{already}", "good")]
     cause = result.get("root_cause")
+    headline = f"{_ended(result, state, cause)} [exit code {result.get('exit_code', '?')}]"
+    lines = [Line(headline, "bad" if state == "FAILED" else "warn")]
     if isinstance(cause, Mapping):
         lines += failure_lines(failure_of(cause), "root cause: ")
     lines += _others(result.get("failures"), cause)
     return [line._replace(level=logging.WARNING) for line in lines]
+
+
+def _ended(result: Mapping[str, Any], state: str, cause: object) -> str:
+    """The first line, without what the next one says: a cause that is shown need not be in the reason as well."""
+    reason, how_long = str(result.get("reason") or ""), f"{_took(result, 'after')}{_effort(result)}"
+    if isinstance(cause, Mapping):
+        failure = failure_of(cause)
+        known = f"rank {failure.rank} on node {failure.node}: {failure.how()}"
+        reason = reason.removesuffix(known).removesuffix("; ")
+    if reason.startswith(f"{state.lower()} "):
+        return f"{reason}{how_long}"
+    return f"{state.lower()}{how_long}{f': {reason}' if reason else ''}"
 
 
 def report_text(result: Mapping[str, Any]) -> str:
@@ -52,14 +65,20 @@ def failure_lines(failure: Failure, lead: str = "") -> list[Line]:
     lines = [Line(f"{lead}{who(failure)}, round {failure.round}: {failure.how()}", "bad")]
     lines += [Line(f"    {text}", "bold") for text in _said(failure).splitlines()]
     if failure.traceback:
-        shown, title = failure.traceback.splitlines()[-_BACKTRACE:], "its traceback:"
+        texts, title = failure.traceback.splitlines()[-_BACKTRACE:], "its traceback:"
     else:
-        shown, title = list(failure.last_lines), "its last lines:"
-    if shown:
-        lines += [Line(f"    {title}", "dim"), *(Line(f"    | {_short(text)}") for text in shown)]
+        texts, title = list(failure.last_lines), "its last lines:"
+    if texts:
+        lines += [Line(f"    {title}", "dim"), *(Line(f"    | {_short(text)}") for text in texts)]
     if failure.log:
-        lines.append(Line(f"    its log: {failure.log}", "dim"))
+        lines.append(Line(f"    its log: {shown(failure.log)}", "dim"))
     return lines
+
+
+def brief(failure: Failure) -> str:
+    """One failure in a line: who, how, and the first line of its message."""
+    said = next(iter(_said(failure).splitlines()), "")
+    return f"{who(failure)}: {failure.how()}{f', {_short(said)}' if said else ''}"
 
 
 def who(failure: Failure) -> str:
@@ -82,15 +101,19 @@ def failure_of(data: Mapping[str, Any]) -> Failure:
 
 
 def duration(seconds: float) -> str:
-    """``0.41 s``, ``12.3 s``, ``2 min 5 s``, ``3 h 7 min``."""
+    """``0.41 s``, ``12.3 s``, ``2 min 5 s``, ``10 min``, ``3 h 7 min``."""
     if seconds < 1:
         return f"{seconds:.2f} s"
     if seconds < _MINUTE:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < _HOUR:
-        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
-    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+        return _units((whole // _MINUTE, "min"), (whole % _MINUTE, "s"))
+    return _units((whole // _HOUR, "h"), (whole % _HOUR // _MINUTE, "min"))
+
+
+def _units(*parts: tuple[int, str]) -> str:
+    return " ".join(f"{number} {unit}" for number, unit in parts if number)
 
 
 def counted(number: object, noun: str) -> str:
@@ -120,9 +143,7 @@ def _others(failures: object, cause: object) -> list[Line]:
     if not others:
         return []
     lines = [Line("other failures:", "dim")]
-    for failure in others[-_OTHERS:]:
-        said = next(iter(_said(failure).splitlines()), "")
-        lines.append(Line(f"    round {failure.round}, {who(failure)}: {failure.how()}{f', {said}' if said else ''}"))
+    lines += [Line(f"    round {failure.round}, {brief(failure)}") for failure in others[-_OTHERS:]]
     if len(others) > _OTHERS:
         lines.append(Line(f"    and {len(others) - _OTHERS} earlier ones", "dim"))
     return lines

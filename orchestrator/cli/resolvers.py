@@ -60,11 +60,19 @@ def register() -> MadeUp:
     register("orchestrate.run_id", made.resolve_run_id, use_cache=True, replace=True)
     register("orchestrate.node_name", made.resolve_node_name, use_cache=True, replace=True)
     register("orchestrate.left_to_you", _left_to_you, replace=True)
+    register("orchestrate.keys", _keys, replace=True)
     return made
 
 
 def _left_to_you() -> None:
     raise ValueError("left to you")
+
+
+def _keys() -> str:
+    """For --help, whose template takes a dollar for the beginning of a name."""
+    from orchestrator.cli.keys import keys  # noqa: PLC0415 - only for help
+
+    return keys().replace("$", "$$")
 
 
 def claim_number(run_id: str) -> int:

@@ -14,14 +14,16 @@ import signal
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.secrets import Secrets
 from orchestrator.core.specs import JobSpec, LogsKind, RendezvousKind
 from orchestrator.edge.guard.launch import launch
+from orchestrator.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from orchestrator.core.result import RunResult
+    from collections.abc import Callable
+
     from orchestrator.edge.agent import Agent
     from orchestrator.edge.console import Console
     from orchestrator.edge.embedded import EmbeddedServer
@@ -37,16 +39,17 @@ DRAIN_WITHIN_S = 5.0  # how long the end waits for a terminal that does not take
 def run_job(job: JobSpec, *, job_yaml: str, secrets: Secrets) -> int:
     """Take part in ``job`` until it ends; returns the exit code. Raises only for our own bugs."""
     process = launch()  # first: its interpreter starts while this one imports
-    server = _plan_server(job)
-    Path(job.run_dir).mkdir(parents=True, exist_ok=True)
-    Path(job.run_dir, "job.yaml").write_text(job_yaml)
-
+    try:
+        Path(job.run_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError([Problem("hydra.run.dir", f"{job.run_dir}: {error.strerror}", "choose another")]) from None
     import asyncio
 
     from orchestrator.edge.processes import Processes
 
+    server = _plan_server(job)  # makes a directory, which is the guard's to remove as soon as it has heard of it
     processes = Processes(process, server)
-    return asyncio.run(_run(job, secrets, processes, server))
+    return asyncio.run(_run(job, job_yaml, secrets, processes, server))
 
 
 def _plan_server(job: JobSpec) -> EmbeddedServer | None:
@@ -57,11 +60,14 @@ def _plan_server(job: JobSpec) -> EmbeddedServer | None:
     return plan_server(job.run_dir, listen=job.rendezvous.listen)
 
 
-async def _run(job: JobSpec, secrets: Secrets, processes: Processes, server: EmbeddedServer | None) -> int:
+async def _run(
+    job: JobSpec, job_yaml: str, secrets: Secrets, processes: Processes, server: EmbeddedServer | None
+) -> int:
     from orchestrator.cli.terminal import Terminal
     from orchestrator.edge.agent import Agent
     from orchestrator.edge.console import Console
     from orchestrator.edge.guard.client import become_subreaper
+    from orchestrator.edge.journal import write_result
     from orchestrator.edge.tail import Tailer
 
     gc.freeze()  # what was imported and composed stays, and need not be looked through
@@ -69,6 +75,7 @@ async def _run(job: JobSpec, secrets: Secrets, processes: Processes, server: Emb
     become_subreaper()  # what a dying guard leaves behind comes to us, and is swept
     processes.attach()
     console = Console(mask=secrets.mask)
+    _keep(job, "job.yaml", console, lambda path: path.write_text(job_yaml))
     terminal = Terminal(console, colour=console.colour, job=job, level=os.environ.get("LOGLEVEL", "INFO"))
     journal = _journal(job, secrets, console)
     journal.subscribe(terminal)
@@ -80,18 +87,38 @@ async def _run(job: JobSpec, secrets: Secrets, processes: Processes, server: Emb
     agent = Agent(job, processes=processes, connection=connection, store=store, journal=journal, tailer=tailer)
     terminal.begin(server.shared_url if server is not None else None)
     with _Signals(job, agent):
-        result = await agent.run()
+        bug = await _take_part(agent)
         if server is not None and server.shared_url is not None:
             await connection.alone(job.rendezvous.lease_s)
         await connection.close()
         await processes.quit()
-    if tailer is not None:
-        tailer.finish(DRAIN_WITHIN_S)
-    _keep(job, result, secrets, console)
-    terminal.end(result.to_dict())
-    journal.close()
-    console.close(DRAIN_WITHIN_S)
+        result = agent.result()
+        _keep(job, "result.json", console, lambda path: write_result(path, result.to_dict(), mask=secrets.mask))
+        if tailer is not None:
+            tailer.finish(DRAIN_WITHIN_S)
+        terminal.end(result.to_dict())
+        journal.close()
+        console.close(DRAIN_WITHIN_S)
+    if bug is not None:
+        raise bug
     return result.exit_code
+
+
+async def _take_part(agent: Agent) -> Exception | None:
+    """Run the agent to its end; returns a bug of ours instead of raising it, because the end must be put in order."""
+    import asyncio
+
+    def on_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        loop.default_exception_handler(context)
+        if "handle" in context and isinstance(context.get("exception"), Exception):
+            agent.abort(context["exception"])  # a callback has failed, and what it was to tell is lost
+
+    asyncio.get_running_loop().set_exception_handler(on_fault)
+    try:
+        await agent.run()
+    except Exception as bug:  # noqa: BLE001 - raised again when nothing is left
+        return bug
+    return None
 
 
 def _journal(job: JobSpec, secrets: Secrets, console: Console) -> Journal:
@@ -134,13 +161,12 @@ def _rendezvous(job: JobSpec, server: EmbeddedServer | None, journal: Journal) -
     return connection, store
 
 
-def _keep(job: JobSpec, result: RunResult, secrets: Secrets, console: Console) -> None:
-    from orchestrator.edge.journal import write_result
-
+def _keep(job: JobSpec, name: str, console: Console, write: Callable[[Path], object]) -> None:
+    """Write one of the run's files; a full disk costs the file, not the job."""
     try:
-        write_result(Path(job.run_dir, "result.json"), result.to_dict(), mask=secrets.mask)
-    except OSError as error:  # the exit code and the terminal still tell
-        console.say(f"{job.run_dir}/result.json: {error.strerror}", "warn")
+        write(Path(job.run_dir, name))
+    except OSError as error:
+        console.say(f"{job.run_dir}/{name}: {error.strerror}", "warn")
 
 
 class _Signals:
@@ -171,8 +197,8 @@ class _Signals:
             self._loop.remove_signal_handler(number)
 
     def _on_stop(self, number: int) -> None:
+        number = int(signal.SIGTERM) if number == signal.SIGHUP else number  # what differs is who sends it
         self._asked += 1
         if self._asked > 2:  # noqa: PLR2004 - once, twice, enough
             os._exit(128 + number)  # the guard sees our end, and cleans up
-        # SIGHUP and SIGQUIT end a run as SIGTERM does: what differs is who sends them
-        self._agent.request_stop(int(signal.SIGTERM) if number == signal.SIGHUP else number)
+        self._agent.request_stop(number)

@@ -10,11 +10,14 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from orchestrator.cli.report import Line, counted, duration, failure_lines, failure_of, report_lines, who
-from orchestrator.core.failures import signal_name
-from orchestrator.core.specs import GroupSpec, JobSpec, RestartKind
+from orchestrator.cli.paths import shown
+from orchestrator.cli.report import Line, brief, counted, duration, failure_lines, failure_of, report_lines, who
+from orchestrator.core.failures import Failure, signal_name
+from orchestrator.core.specs import GroupSpec, JobSpec, LogsKind, RestartKind
+from orchestrator.edge.embedded import LOG_NAME
 
-_QUIET = {"worker_started", "worker_exited", "failure_reported"}  # told by what they lead to
+_QUIET = {"worker_started", "worker_exited", "failure_reported"}  # told by what they lead to, if they lead anywhere
+_NO_WORKERS = {"INIT", "RENDEZVOUS", "DECIDING", "BACKOFF"}  # states in which there is nobody to wait for
 
 
 class Voice(Protocol):
@@ -40,6 +43,7 @@ class Terminal:
         self._level = level_of(level)
         self._told: set[tuple[object, ...]] = set()
         self._round = ""
+        self._state = ""
 
     def begin(self, server: str | None = None) -> None:
         """Say which run this is and, where others must join, the address at which they do."""
@@ -67,15 +71,26 @@ class Terminal:
 
     def _lines(self, record: Mapping[str, Any]) -> list[Line]:
         event = record.get("event")
-        if event == "worker_exited":
-            return self._first_failure(record)
-        if event == "stop_requested":
-            return [stop_line(record, self._job, again=not self._first("stop"))]
-        if event == "transition":
-            return self._membership_line(record)
         if event in ("lease_lost", "member_lost"):
             self._first(event, record.get("round"))
-        return lines_of(record, self._job)
+        if not self._round and event in ("server_lost", "server_back", "leave_failed"):
+            return _before_the_first_round(record, self._job)
+        match event:
+            case "worker_exited":
+                return self._first_failure(record)
+            case "failure_reported":
+                return self._verdict_line(record)
+            case "restart_decided":
+                lines = self._cause_lines(record.get("cause"))
+                lines.append(_restart_decided(record, _group(record, self._job)))
+            case "stop_requested":
+                idle = self._state in _NO_WORKERS
+                lines = [stop_line(record, self._job, again=not self._first("stop"), idle=idle)]
+            case "transition":
+                lines = self._membership_line(record)
+            case _:
+                lines = lines_of(record, self._job)
+        return lines
 
     def _first_failure(self, record: Mapping[str, Any]) -> list[Line]:
         """A round's first failure is told at once: what is decided about it may be a grace period away."""
@@ -83,7 +98,27 @@ class Terminal:
         if not failed or not self._first("failure", record.get("round")):
             return []
         failure = failure_of(record)
+        self._first("pid", failure.pid)
         return [Line(f"{who(failure)} failed: {failure.how()}; stopping its round", "bad", logging.WARNING)]
+
+    def _verdict_line(self, record: Mapping[str, Any]) -> list[Line]:
+        """What forbids a restart; that one is to come is told when it is decided."""
+        if record.get("action") != "fatal" or not self._first("fatal", record.get("round")):
+            return []
+        return [Line(f"no restart: {record.get('why')}", "warn", logging.WARNING)]
+
+    def _cause_lines(self, cause: object) -> list[Line]:
+        """A restart's cause: in full, unless its output is on this screen already, or even its end was told."""
+        if not isinstance(cause, Mapping):
+            return []
+        failure = failure_of(cause)
+        if not _is_on_screen(failure, self._job):
+            lines = failure_lines(failure, "root cause: ")
+        elif ("pid", failure.pid) in self._told and not (failure.message or failure.error_type):
+            lines = []
+        else:
+            lines = [Line(f"root cause: {brief(failure)}", "bad")]
+        return [line._replace(level=logging.WARNING) for line in lines]
 
     def _membership_line(self, record: Mapping[str, Any]) -> list[Line]:
         """What ends a round without anyone's failure is only told by the transition that it causes."""
@@ -108,8 +143,8 @@ class Terminal:
         if record.get("event") == "round_settled":
             self._round = f" · round {record.get('round')} · {counted(record.get('world_size'), 'worker')}"
         elif record.get("event") == "transition":
-            state = str(record.get("to", "")).lower()
-            self._console.status(f"{self._job.run_id}{self._round} · {state}")
+            self._state = str(record.get("to", ""))
+            self._console.status(f"{self._job.run_id}{self._round} · {self._state.lower()}")
 
 
 def level_of(text: str | int) -> int:
@@ -126,7 +161,8 @@ def begin_lines(job: JobSpec, server: str | None) -> list[Line]:
     if group.max_nodes > 1:
         span = f"{group.min_nodes}" if group.min_nodes == group.max_nodes else f"{group.min_nodes} to {group.max_nodes}"
         others = f"run_id={job.run_id}" + (f" rendezvous.url={server}" if server else " and the same server")
-        lines.append(Line(f"meeting {span} nodes; the others need {others}"))
+        level = logging.CRITICAL if server else logging.INFO  # a password is told nowhere else: it must be heard
+        lines.append(Line(f"meeting {span} nodes; the others need {others}", level=level))
     return lines
 
 
@@ -137,8 +173,6 @@ def lines_of(record: Mapping[str, Any], job: JobSpec) -> list[Line]:
         return []
     if event == "round_settled":
         return [_round_settled(record, _group(record, job))]
-    if event == "restart_decided":
-        return _restart_decided(record, _group(record, job))
     if event == "server_back":
         return [Line(f"the rendezvous server is back{_because(record)}")]
     problem = _problem(event, record, job)
@@ -161,12 +195,34 @@ def _problem(event: str, record: Mapping[str, Any], job: JobSpec) -> Line | None
     return Line(text, "warn") if text else None
 
 
-def stop_line(record: Mapping[str, Any], job: JobSpec, *, again: bool) -> Line:
+def _before_the_first_round(record: Mapping[str, Any], job: JobSpec) -> list[Line]:
+    """The server before anything runs; that it cannot be told of our end is no news if it was never met."""
+    event, url = record.get("event"), job.rendezvous.url
+    if event == "leave_failed":
+        return [Line(_raw(record), "dim", logging.DEBUG)]
+    if event == "server_back":
+        return [Line("the rendezvous server answers")]
+    where = f"the rendezvous server at {url}" if url else "the embedded server"
+    log = "" if url else f" (its log: {shown(f'{job.run_dir}/{LOG_NAME}')})"
+    text = f"{where} does not answer yet{_because(record)}{log}; trying for {duration(job.rendezvous.join_timeout_s)}"
+    return [Line(f"{text} (rendezvous.join_timeout_s)", "warn", logging.WARNING)]
+
+
+def _is_on_screen(failure: Failure, job: JobSpec) -> bool:
+    """Whether what the worker wrote was shown here."""
+    ranks = job.logs.console
+    shows = job.logs.kind is not LogsKind.FILES and (ranks is None or failure.rank in ranks)
+    return shows and failure.node == job.node.name
+
+
+def stop_line(record: Mapping[str, Any], job: JobSpec, *, again: bool, idle: bool) -> Line:
     """What a signal to the launcher leads to."""
     number = record.get("signal")
     name = signal_name(number) if isinstance(number, int) else "stop requested"
     if again:
         return Line(f"{name} again: killing now", "warn", logging.WARNING)
+    if idle:
+        return Line(f"{name}: leaving the run", "warn", logging.WARNING)
     return Line(f"{name}: stopping, grace {job.stop.grace_s:g} s; again to kill now", "warn", logging.WARNING)
 
 
@@ -189,9 +245,7 @@ def _attempt(charged: object, group: GroupSpec) -> str:
     return f" · attempt {charged + 1}{of}"
 
 
-def _restart_decided(record: Mapping[str, Any], group: GroupSpec) -> list[Line]:
-    cause = record.get("cause")
-    lines = failure_lines(failure_of(cause), "root cause: ") if isinstance(cause, Mapping) else []
+def _restart_decided(record: Mapping[str, Any], group: GroupSpec) -> Line:
     delay = record.get("delay_s")
     when = f"in {duration(delay)}" if isinstance(delay, int | float) and delay > 0 else "now"
     left, most = record.get("remaining"), group.restart.budget.max
@@ -201,8 +255,7 @@ def _restart_decided(record: Mapping[str, Any], group: GroupSpec) -> list[Line]:
         price = "no limit to restarts"
     else:
         price = f"{left} of {counted(most, 'restart')} left"
-    lines.append(Line(f"restarting the whole group {when}; {price}", "warn"))
-    return [line._replace(level=logging.WARNING) for line in lines]
+    return Line(f"restarting the whole group {when}; {price}", "warn", logging.WARNING)
 
 
 def _group(record: Mapping[str, Any], job: JobSpec) -> GroupSpec:

@@ -1,4 +1,4 @@
-"""Text for a terminal, when there is no job yet whose secrets are known.
+"""The secrets to keep from a terminal, when there is no job yet whose secrets are known.
 
 Used for messages about configurations and for what Hydra shows. Invariant: whatever was composed so far, in whichever
 state it was left, its literal secrets are masked.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +15,6 @@ from orchestrator.cli.secrets import Secrets
 
 if TYPE_CHECKING:
     from orchestrator.cli.argv import Line
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-
-def printable(text: str) -> str:
-    """``text`` with control characters, which could rewrite what stands on the terminal, escaped."""
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def safe_secrets(line: Line | None = None) -> Secrets:

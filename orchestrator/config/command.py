@@ -107,5 +107,10 @@ def _quoted(value: str) -> str:
     """Hydra's own quoting, for what its grammar would take apart."""
     if re.fullmatch(r"[A-Za-z0-9_./:@%+$*?|-]+", value):
         return value
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    return in_quotes(value)
+
+
+def in_quotes(text: str) -> str:
+    """``text`` as a string of Hydra's, in which a backslash counts only before a quote or another one before it."""
+    escaped = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
     return f"'{escaped}'"

@@ -1,4 +1,4 @@
-"""What ended a worker, in words a person can use, and which failure was the root cause.
+"""What ended a worker, in words a person can use.
 
 A `Failure` is plain data that crosses the wire between agents as JSON; reading the files it is made from is the
 edge's business.
@@ -7,7 +7,7 @@ edge's business.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -62,8 +62,3 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def root_cause(failures: Iterable[Failure]) -> Failure | None:
-    """The first failure: they are given in the order in which they were seen."""
-    return next(iter(failures), None)

@@ -122,6 +122,7 @@ class Superseded:
 
     round: int  # the round that ended
     why: str
+    lost: tuple[str, ...] = ()  # the members whose loss ended it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,11 +20,16 @@ class RestartKind(StrEnum):
 
 
 class RuleAction(StrEnum):
-    """What a failure leads to, most severe first."""
+    """What a failure leads to, mildest first: the most severe of a round decides."""
 
-    FATAL = "fatal"
-    RETRY = "retry"
     RETRY_FREE = "retry_free"
+    RETRY = "retry"
+    FATAL = "fatal"
+
+    @property
+    def severity(self) -> int:
+        """From 1 for the mildest; as `lua/fail.lua` ranks them."""
+        return list(RuleAction).index(self) + 1
 
 
 class LogsKind(StrEnum):

@@ -43,7 +43,7 @@ CORE: Table = (
     Row(S.FINISHING,  E.RUN_CLOSED,           S.CLOSING,     (F.LEAVE_RUN,)),
     Row(S.CLOSING,    E.WORKERS_STOPPED,      S.CLOSING,     (F.LEAVE_RUN,)),
     Row(S.CLOSING,    E.WORKERS_UNKILLABLE,   S.CLOSING,     (F.LEAVE_RUN,)),
-    Row(S.CLOSING,    E.GUARD_LOST,           S.CLOSING,     (F.LEAVE_RUN,)),
+    Row(S.CLOSING,    E.GUARD_LOST,           S.CLOSING,     (F.REVIVE_GUARD, F.LEAVE_RUN)),
     Row(S.CLOSING,    E.RUN_LEFT,             S.SUCCEEDED,   (),                                     G.ENDS_SUCCEEDED),
     Row(S.CLOSING,    E.RUN_LEFT,             S.FAILED,      (),                                     G.ENDS_FAILED),
     Row(S.CLOSING,    E.RUN_LEFT,             S.STOPPED,     (),                                     G.ENDS_STOPPED),
@@ -118,7 +118,7 @@ GUARD: Table = (
     Row(S.DECIDING,   E.GUARD_LOST,           S.DECIDING,    (F.REVIVE_GUARD,)),
     Row(S.FINISHING,  E.GUARD_LOST,           S.FINISHING,   (F.REVIVE_GUARD,)),
 )  # fmt: skip
-"""The guard's death takes the workers with it; a new guard is started in any state that will need one."""
+"""The guard's death takes the workers with it; a new guard is started in any state, if only to clean up."""
 
 REPEAT_WAITS: Table = (
     Row(S.BACKOFF,    E.ROUND_REPEATED,       S.BACKOFF),

@@ -58,7 +58,9 @@ class Agent:
             log=self.log,
         )
         self._performer = Performer(group, self._membership, self._workers, processes, self.post)
-        processes.on_lost = self._lose_guard
+        self._tasks: asyncio.TaskGroup | None = None
+        processes.on_lost = lambda: self.post(Message(event=Event.GUARD_LOST, reason="the guard process died"))
+        processes.on_server_failed = self._membership.lose_server
         self._round = 0  # the round that we are in; 0 while we are joining one
         self._rounds = 0
         self._entered = time.monotonic()
@@ -97,25 +99,42 @@ class Agent:
         """Pass a signal on to the workers as it is."""
         self._workers.forward(signum)
 
-    def _lose_guard(self) -> None:
-        self._workers.lost()
-        self.post(Message(event=Event.GUARD_LOST, reason="the guard process died"))
+    def abort(self, error: BaseException) -> None:
+        """End the run because of a bug that showed where nobody awaits it, as in a callback: no hang may come of it."""
+
+        async def fail() -> None:
+            raise error
+
+        if self._tasks is not None:
+            self._tasks.create_task(fail())
 
     async def run(self) -> RunResult:
-        """Take part until the run ends; returns how it did."""
-        async with asyncio.TaskGroup() as tasks:
-            self._performer.start(tasks)
-            self._membership.attach(tasks)
-            self.post(Message(event=Event.AGENT_STARTED))
-            while self._machine.state not in FINAL:
-                message = await self._inbox.get()
-                if self._is_stale(message):
-                    self.stale += 1
-                else:
-                    self._take(message)
-            self._performer.stop()
-            self._membership.unwatch()
-        return self._result()
+        """Take part until the run ends; returns how it did. Raises for our own bugs only, as a group."""
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                await self._consume(self._tasks)
+        except Exception as bug:
+            reason = f"a bug of the orchestrator: {_first(bug)}"
+            self._ending = Ending(outcome=Outcome.FAILED, exit_code=int(ExitCode.INTERNAL), reason=reason)
+            self._workers.kill()  # before the others may start in their place
+            await self._membership.leave(self._ending)
+            raise
+        finally:
+            self._tasks = None
+        return self.result()
+
+    async def _consume(self, tasks: asyncio.TaskGroup) -> None:
+        self._performer.start(tasks)
+        self._membership.attach(tasks)
+        self.post(Message(event=Event.AGENT_STARTED))
+        while self._machine.state not in FINAL:
+            message = await self._inbox.get()
+            if self._is_stale(message):
+                self.stale += 1
+            else:
+                self._take(message)
+        self._performer.stop()
+        self._membership.unwatch()
 
     def _is_stale(self, message: Message) -> bool:
         """About a round that we have left, or done for a state that we have left."""
@@ -125,7 +144,11 @@ class Agent:
     def _take(self, message: Message) -> None:
         if message.ending is not None and (self._ending is None or message.event is Event.WORKERS_UNKILLABLE):
             self._ending = self._performer.ending = message.ending
+        if message.event is Event.GUARD_LOST:
+            self._workers.lost()
         before = self._machine.state
+        if message.event is Event.LEASE_LOST:
+            self.log("lease_lost", reason=message.reason)
         outcome = self._ending.outcome if self._ending else None
         step = self._machine.step(message.event, Facts(reason=message.reason, outcome=outcome))
         after = step.row.target
@@ -161,17 +184,18 @@ class Agent:
             why=seat.why,
         )
 
-    def _result(self) -> RunResult:
+    def result(self) -> RunResult:
+        """How the run ended, once `run` is over, by whatever."""
         ending = self._ending
         if ending is None:
             raise InternalError("the run ended without an ending")
         failed = ending.outcome is Outcome.FAILED
         return RunResult(
-            state=self._machine.state,
+            state=self._machine.state if self._machine.state in FINAL else State.FAILED,
             exit_code=ending.exit_code,
             reason=ending.reason,
             rounds=self._rounds,
-            restarts=self._membership.seat.charged if self._membership.seat else 0,
+            restarts=self._membership.charged,
             root_cause=self._root_cause(ending) if failed else None,
             failures=tuple(self._workers.failures),
             results=self._workers.results(),
@@ -185,4 +209,11 @@ class Agent:
         """What the whole group holds to be the cause; our own last failure only where it has said nothing."""
         if ending.cause is not None:
             return ending.cause
-        return self._workers.first[0] if self._workers.first else None
+        return self._workers.first
+
+
+def _first(error: BaseException) -> BaseException:
+    """What a group of exceptions began with."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -21,8 +21,8 @@ _RESET = b"\x1b[0m"
 _ERASE = b"\r\x1b[2K"
 _NOBODY = object()
 
-# C0 but tab and newline, DEL, C1, and what reorders text on the screen.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# C0 but tab and newline, DEL, C1, what reorders text on the screen, and surrogates, which no terminal can be sent.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def escape(text: str) -> str:

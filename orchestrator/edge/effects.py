@@ -58,6 +58,7 @@ class Performer:
         self._redis = Lane("redis")
         self._guard = Lane("guard")
         self._tasks: list[asyncio.Task[None]] = []
+        self._reported = (0, 0)  # the round of the last report, and how severe it was
         self.visit = 0  # the current stay in a state
         self.healthy_since: float | None = None
         self.ending: Ending | None = None
@@ -91,6 +92,7 @@ class Performer:
             case Effect.KILL_WORKERS:
                 self._workers.kill()
             case Effect.REVIVE_GUARD:
+                self._guard.drop_all()  # what the dead one was to do has been done, by its death
                 self._processes.revive()
             case _:
                 self._redis.orders.put_nowait((effect, self.visit))
@@ -158,12 +160,14 @@ class Performer:
         self._post(Message(event=Event.WORKERS_UNKILLABLE, reason=reason, round=about, ending=ending))
 
     async def _report_failure(self) -> None:
-        if self._workers.first is None:
-            return
-        failure, errno = self._workers.first
-        judgement = judge(failure, self._group.restart, spawn_errno=errno)
-        healthy_s = 0.0 if self.healthy_since is None else time.monotonic() - self.healthy_since
-        backoff = self._group.restart.backoff
-        consecutive = consecutive_failures(self._seat().consecutive, healthy_s, backoff)
-        wait_s = delay_s(consecutive, backoff, random.random())
-        await self._membership.report_failure(judgement, wait_s, consecutive, failure)
+        """Report what has failed; of several, those that are judged more severely than what was reported before."""
+        for failure, errno in self._workers.news():
+            judgement = judge(failure, self._group.restart, spawn_errno=errno)
+            if failure.round == self._reported[0] and judgement.action.severity <= self._reported[1]:
+                continue
+            self._reported = (failure.round, judgement.action.severity)
+            healthy_s = 0.0 if self.healthy_since is None else time.monotonic() - self.healthy_since
+            backoff = self._group.restart.backoff
+            consecutive = consecutive_failures(self._seat().consecutive, healthy_s, backoff)
+            wait_s = delay_s(consecutive, backoff, random.random())
+            await self._membership.report_failure(judgement, wait_s, consecutive, failure)

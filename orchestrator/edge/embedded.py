@@ -22,6 +22,7 @@ from orchestrator.errors import ConfigError, Problem
 
 SOCKET_PATH_LIMIT = 107  # sun_path has 108 bytes, one of them for the NUL: unix(7)
 LOG_NAME = "server.log"
+_WILDCARDS = ("0.0.0.0", "::", "*")  # noqa: S104 - compared, not bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +55,11 @@ def find_server() -> str:
 def plan_server(run_dir: str | Path, listen: tuple[str, int] | None = None) -> EmbeddedServer:
     """Make a private directory for a server, write its settings, and say how to start it.
 
-    ``listen``: host and port for other nodes; port 0 takes a free one. The server logs to ``run_dir``.
+    ``listen``: host and port for other nodes; port 0 takes a free one. The server logs to ``run_dir``. With `listen`
+    this node connects by TCP as well: the address of its connection is what it tells other nodes to reach it at.
     """
     binary = find_server()
+    port = _usable_port(*listen) if listen is not None else 0
     directory = _private_directory()
     path = directory / "s"
     settings = [
@@ -72,11 +75,9 @@ def plan_server(run_dir: str | Path, listen: tuple[str, int] | None = None) -> E
     if listen is None:
         settings.append("port 0")
     else:
-        host, port = listen[0], listen[1] or _free_port(listen[0])
-        password = secrets.token_urlsafe(24)
+        host, password = listen[0], secrets.token_urlsafe(24)
         settings += [f"bind {host}", f"port {port}", f"requirepass {password}"]
-        url = f"unix://:{password}@{quote(str(path))}"
-        shared_url = f"redis://:{password}@{_reachable(host)}:{port}/0"
+        url, shared_url = (f"redis://:{password}@{name(host)}:{port}/0" for name in (_own_address, _shared_name))
     config = directory / "server.conf"  # not argv: any user may read that
     config.touch(mode=0o600)
     config.write_text("\n".join(settings) + "\n")
@@ -119,14 +120,40 @@ def _private_directory() -> Path:
     )
 
 
-def _free_port(host: str) -> int:
+def _usable_port(host: str, port: int) -> int:
+    """The port, or a free one for 0; a ConfigError if the server could not listen there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server: what has ended is no obstacle
+            probe.bind(("" if host == "*" else host, port))
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        fact = f"cannot listen on {host}:{port}: {error.strerror}"
+        raise ConfigError(
+            [Problem("rendezvous.listen", fact, "give an address of this host and a free port; 0 takes any")]
+        ) from error
 
 
-def _reachable(host: str) -> str:
+def _own_address(host: str) -> str:
+    """Where this node connects: the host it listens on; for a wildcard, the address that it has towards others."""
+    if host not in _WILDCARDS:
+        return _in_url(host)
+    family, elsewhere, itself = (
+        (socket.AF_INET6, "2001:db8::1", "::1") if host == "::" else (socket.AF_INET, "192.0.2.1", "127.0.0.1")
+    )
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((elsewhere, 9))  # sends nothing: the kernel only chooses the route
+        except OSError:
+            return _in_url(itself)
+        return _in_url(str(probe.getsockname()[0]))
+
+
+def _shared_name(host: str) -> str:
     """``host`` as other nodes may use it: a wildcard names no host, so this one's name stands in for it."""
-    name = socket.gethostname() if host in ("0.0.0.0", "::", "*", "") else host  # noqa: S104 - compared, not bound
-    return f"[{name}]" if ":" in name else name
+    return _in_url(socket.gethostname() if host in _WILDCARDS else host)
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -9,18 +9,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import assert_never
 
 from orchestrator.core.failures import Failure
 from orchestrator.core.rendezvous import (
-    Bid,
     Claim,
     Closed,
-    Held,
-    JoinReply,
     Lapsed,
     Notice,
-    Refused,
     RenewReply,
     Restart,
     Seat,
@@ -32,13 +29,13 @@ from orchestrator.core.rendezvous import (
 )
 from orchestrator.core.restart import Judgement
 from orchestrator.core.result import Ending
-from orchestrator.core.specs import JobSpec
+from orchestrator.core.specs import JobSpec, RuleAction
 from orchestrator.core.words import Event, Outcome
+from orchestrator.edge.joining import Joining
 from orchestrator.edge.messages import Message, Post
-from orchestrator.edge.network import ReservedPort
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.group import GroupStore
-from orchestrator.errors import RendezvousError
+from orchestrator.errors import ExitCode, RendezvousError
 
 LEAVE_WITHIN_S = 3.0  # the last word is a courtesy: a server that does not answer must not hold up the end
 
@@ -54,12 +51,13 @@ class Membership:
         self._store = store
         self._post = post
         self._log = log
-        self._settled = asyncio.Event()
         self._renew_now = asyncio.Event()
-        self._port: ReservedPort | None = None
+        self._joining = Joining(job, connection, store)
         self._tasks: asyncio.TaskGroup | None = None
         self._background: list[asyncio.Task[None]] = []
         self.seat: Seat | None = None
+        self.charged = 0  # restarts of the run, as far as we have heard
+        self._mourned = 0  # the last round whose loss of members is in the journal
         self._backoff_ends = 0.0  # on our monotonic clock
 
     @property
@@ -72,9 +70,11 @@ class Membership:
     async def join(self, visit: int) -> Message:
         """Take part in the next round; returns once it is settled, or the run is over."""
         limit_s = self._job.rendezvous.join_timeout_s
+        deadline = asyncio.get_running_loop().time() + limit_s
+        await self._connect()
         try:
-            async with asyncio.timeout(limit_s):
-                reply = await self._join()
+            async with asyncio.timeout_at(deadline):
+                reply = await self._joining.seat(self.claim)
         except TimeoutError as error:
             raise RendezvousError(
                 f"no round of at least {self._job.groups[0].min_nodes} nodes came together within {limit_s:g} s "
@@ -82,50 +82,9 @@ class Membership:
             ) from error
         if isinstance(reply, Closed):
             return self.closed(reply)
-        self.seat = reply
+        self.seat, self.charged = reply, max(self.charged, reply.charged)
         self._renew_now.set()
         return Message(event=Event.ROUND_SETTLED, reason=reply.why, seat=reply, visit=visit)
-
-    async def _join(self) -> Seat | Closed:
-        await self._connect()
-        addr = self._job.node.addr or self._connection.local_addr
-        if self._port is not None:
-            self._port.close()
-        self._port = ReservedPort(addr)
-        nproc = self._job.groups[0].worker.nproc
-        bid = Bid(nproc=nproc, addr=addr, port=self._port.number, hint=self._job.node.rank)
-        self._settled.clear()
-        reply = await self._store.join(bid, self.claim)
-        while not isinstance(reply, Seat | Closed):
-            reply = await self._wait(reply, bid)
-        return reply
-
-    async def _wait(self, reply: Waiting | Held | Refused, bid: Bid) -> JoinReply:
-        match reply:
-            case Waiting():
-                try:
-                    async with asyncio.timeout(reply.due_ms / 1000):
-                        await self._settled.wait()
-                except TimeoutError:
-                    pass  # due: our asking makes the server look again
-                self._settled.clear()
-                answer = await self._store.seat(self.claim)
-                if reply.full and isinstance(answer, Waiting) and answer.full:
-                    raise RendezvousError(f"run {self._job.run_id} has all {answer.joined} nodes it may have")
-                return answer
-            case Held():
-                await asyncio.sleep(reply.ms_left / 1000 + 0.05)
-                answer = await self._store.join(bid, self.claim)
-                if isinstance(answer, Held):
-                    raise RendezvousError(
-                        f"node name {self._job.node.name!r} belongs to a live agent ({answer.holder}); "
-                        "give this one another node.name"
-                    )
-                return answer
-            case Refused():
-                raise RendezvousError(reply.why)
-            case _:
-                assert_never(reply)
 
     # -- staying
 
@@ -142,6 +101,11 @@ class Membership:
             self._tasks.create_task(self._listen(), name="notices"),
             self._tasks.create_task(self._keep_lease(), name="lease"),
         ]
+
+    def lose_server(self, reason: str) -> None:
+        """The embedded server does not run. One that has served before is waited for, as any other server is."""
+        if not self._background:
+            self._gone(RendezvousError(f"the embedded server: {reason}"))
 
     def unwatch(self) -> None:
         """Stop to listen, and let the lease run out."""
@@ -175,7 +139,7 @@ class Membership:
                 min(third, reply.due_ms / 1000) if isinstance(reply, Standing | Waiting) and reply.due_ms else third
             )
             if isinstance(reply, Waiting) and not reply.due_ms:
-                self._settled.set()  # a seat is there to be asked for
+                self._joining.settled.set()  # a seat is there to be asked for
             if asked == self.claim:  # otherwise a join has overtaken the question
                 self._hear(reply)
 
@@ -185,8 +149,9 @@ class Membership:
             case Standing() | Waiting():
                 pass
             case Settled():
-                self._settled.set()
+                self._joining.settled.set()
             case Superseded():
+                self._mourn(said)
                 self._tell(Event.ROUND_SUPERSEDED, said.why, said.round)
             case Restart():
                 self._hear_restart(said)
@@ -196,6 +161,12 @@ class Membership:
                 self._post(self.closed(said))
             case _:
                 assert_never(said)
+
+    def _mourn(self, said: Superseded) -> None:
+        """Note who was lost, once a round, however often it is heard."""
+        if said.lost and said.round > self._mourned:
+            self._mourned = said.round
+            self._log("member_lost", members=said.lost, reason=said.why)
 
     def _hear_restart(self, said: Restart) -> None:
         if said.cause is None:
@@ -210,9 +181,9 @@ class Membership:
         ending = Ending(outcome=Outcome.FAILED, exit_code=int(error.exit_code), reason=str(error))
         self._post(Message(event=Event.RENDEZVOUS_FAILED, reason=str(error), ending=ending))
 
-    @staticmethod
-    def closed(said: Closed) -> Message:
+    def closed(self, said: Closed) -> Message:
         """The run's end, as a message."""
+        self.charged = max(self.charged, said.charged)
         cause = Failure.from_dict(said.cause) if said.cause else None
         ending = Ending(outcome=said.outcome, exit_code=said.exit_code, reason=said.reason, cause=cause)
         return Message(event=Event.RUN_CLOSED, reason=said.reason, ending=ending)
@@ -223,6 +194,24 @@ class Membership:
         """Tell the group; what it decides is asked for by `decision`."""
         verdict = await self._store.fail(self.claim, judgement.action, delay_s, consecutive, failure)
         self._log("failure_reported", action=judgement.action, why=judgement.why, reply=type(verdict).__name__.lower())
+        if isinstance(verdict, Lapsed) and self._job.groups[0].max_nodes == 1:
+            self._charge_alone(judgement, failure)
+
+    def _charge_alone(self, judgement: Judgement, failure: Failure) -> None:
+        """The server has forgotten the round, as an embedded one does that died with its guard, and we are all of it.
+
+        So the charge goes into our claim, from which the server will learn it.
+        """
+        most = self._job.groups[0].restart.budget.max
+        spent = judgement.action is RuleAction.RETRY and most is not None and self.claim.charged >= most
+        if judgement.action is RuleAction.FATAL or spent:
+            reason = f"restart.budget is spent ({most} restarts); {failure.how()}" if spent else judgement.why
+            code = int(ExitCode.WORKERS_FAILED)
+            ending = Ending(outcome=Outcome.FAILED, exit_code=code, reason=reason, cause=failure, declares=True)
+            self._post(Message(event=Event.RUN_CLOSED, reason=reason, ending=ending))
+        elif judgement.action is RuleAction.RETRY and self.seat is not None:
+            self.seat = replace(self.seat, charged=self.seat.charged + 1)
+            self.charged = max(self.charged, self.seat.charged)
 
     async def report_success(self) -> None:
         """Tell the group that all our workers succeeded; the last one to do so ends the run, for all."""
@@ -237,9 +226,11 @@ class Membership:
                     await asyncio.sleep(min(verdict.due_ms / 1000, self._job.rendezvous.lease_s / 3))
                 case Restart():
                     self._backoff_ends = time.monotonic() + verdict.delay_ms / 1000
+                    self.charged = max(self.charged, self.claim.charged + verdict.charged)
                     self._log_decision(verdict)
                     return Message(event=Event.RESTART_DECIDED, reason=verdict.reason, visit=visit)
                 case Superseded():
+                    self._mourn(verdict)
                     return Message(event=Event.ROUND_SUPERSEDED, reason=verdict.why, visit=visit)
                 case Lapsed():
                     return Message(event=Event.LEASE_LOST, reason=verdict.why, visit=visit)
@@ -267,6 +258,8 @@ class Membership:
     async def leave(self, ending: Ending) -> None:
         """Say the last word, within bounds. Whoever ``declares`` the ending closes the run for everyone."""
         self.unwatch()
+        if not self._background:
+            return  # nobody there knows of us
         try:
             async with asyncio.timeout(LEAVE_WITHIN_S):
                 if ending.declares:
@@ -274,5 +267,4 @@ class Membership:
                 await self._store.leave(self.claim, ending.reason)
         except (TimeoutError, RendezvousError) as error:
             self._log("leave_failed", reason=str(error) or "no answer")
-        if self._port is not None:
-            self._port.close()
+        self._joining.close()

@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.edge.embedded import EmbeddedServer
+from orchestrator.edge.errorfile import last_lines
 from orchestrator.edge.guard.client import (
     Exited,
     GuardClient,
     GuardEvent,
     GuardLost,
+    ServerDied,
     Spawned,
     SpawnFailed,
     Stopped,
@@ -25,6 +27,7 @@ from orchestrator.edge.guard.client import (
 from orchestrator.edge.guard.launch import GuardProcess, launch
 
 SERVER_HANDLE = 0  # workers' handles begin at 1
+HUNG_S = 5.0  # a guard that owes its answer for so long hangs, and is put to an end
 
 Will = tuple[Mapping[str, Any], Sequence[bytes]]
 WorkerEvent = Spawned | SpawnFailed | Exited
@@ -42,6 +45,8 @@ class Processes:
         self._pids: set[int] = set()
         self.on_worker: Callable[[WorkerEvent], None] = lambda _: None
         self.on_lost: Callable[[], None] = lambda: None
+        self.on_server_failed: Callable[[str], None] = lambda _: None
+        self._lost = False  # the guard is dead, and there is no other one yet
         self.guard = GuardClient(process, self._hear)
         self.serve()
 
@@ -75,30 +80,49 @@ class Processes:
     async def stop(self, handles: Sequence[int], *, signum: int, grace_s: float, kill_wait_s: float) -> Sequence[int]:
         """Climb the stop ladder for all ``handles`` together; returns the pids that even SIGKILL did not end.
 
-        Raises `asyncio.CancelledError` when the guard dies meanwhile: then its loss is the news, not the stop's end.
+        Raises `asyncio.CancelledError` when the guard dies meanwhile, or hangs and is killed for it: then its loss is
+        the news, not the stop's end.
         """
         self._next_ticket += 1
         done: asyncio.Future[Sequence[int]] = asyncio.get_running_loop().create_future()
         self._stops[self._next_ticket] = done
         self.guard.stop(handles, signal=signum, grace_s=grace_s, kill_wait_s=kill_wait_s, ticket=self._next_ticket)
-        return await done
+        if self._lost:
+            done.cancel()
+        try:
+            async with asyncio.timeout(grace_s + kill_wait_s + HUNG_S):
+                unkillable = await done
+        except TimeoutError:
+            os.kill(self.guard.pid, signal.SIGKILL)  # by number: a child of ours, and unreaped, or it were lost
+            raise asyncio.CancelledError from None
+        if self._lost:  # its last word; news of its death is on its way and says more
+            raise asyncio.CancelledError
+        return unkillable
 
     def revive(self) -> None:
         """Sweep what the dead guard has left behind, and start another one that knows what it knew."""
         sweep_orphans(self.guard.pid, self._pids)
         self._pids.clear()
         self.guard = GuardClient(launch(), self._hear)
+        self._lost = False
         self.serve()
         self.attach()
         if self._will is not None:
             self.guard.will(*self._will)
 
     async def quit(self) -> None:
-        """End the guard, and with it all that is left."""
+        """End the guard, and with it all that is left; what a dead one has left, another one cleans up."""
+        if self._lost:
+            self.revive()
         await self.guard.quit()
+        sweep_orphans(self.guard.pid, self._pids)  # nothing, unless it was killed on its way out
 
     def _hear(self, event: GuardEvent) -> None:
         match event:
+            case SpawnFailed(handle=handle) if handle == SERVER_HANDLE:
+                self.on_server_failed(f"it cannot be started: {os.strerror(event.errno)} (at {event.step})")
+            case ServerDied() if event.exit_code:
+                self.on_server_failed(f"it ended with exit code {event.exit_code}: {self._last_words()}")
             case Spawned() | SpawnFailed() | Exited():
                 if isinstance(event, Spawned):
                     self._pids.add(event.pid)
@@ -113,6 +137,13 @@ class Processes:
                 for future in self._stops.values():
                     future.cancel()
                 self._stops.clear()
+                self._lost = True
                 self.on_lost()
             case _:  # the server's coming and going shows in the connection to it
                 pass
+
+    def _last_words(self) -> str:
+        if self._server is None:
+            return ""
+        lines = last_lines(self._server.log, 1)
+        return f"{lines[0].strip() if lines else 'it said nothing'} ({self._server.log})"

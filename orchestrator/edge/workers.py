@@ -1,21 +1,21 @@
 """The local workers of one round: orders to spawn them, and what their exits amount to.
 
-Reports three things to the inbox, each at most once a round: all are started, all have succeeded, the first has failed.
+Reports three things to the inbox: all are started, all have succeeded (each once a round), and one more has failed.
 What follows from that is the machine's business.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.core.failures import Failure
-from orchestrator.core.ranks import Place, fill_in, places, worker_env
+from orchestrator.core.ranks import fill_in, places, worker_env
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.specs import GroupSpec, JobSpec, LogsKind
 from orchestrator.core.words import Event
@@ -24,39 +24,9 @@ from orchestrator.edge.guard.client import Exited, Spawned, SpawnFailed
 from orchestrator.edge.messages import Message, Post
 from orchestrator.edge.processes import Processes
 from orchestrator.edge.tail import Tailer, render_prefix
+from orchestrator.edge.worker_files import Worker
 
-RESULT_LIMIT = 1 << 20  # bytes of a result file; beyond that it is no result
-
-
-@dataclass(slots=True)
-class Worker:
-    """One process of this round, and the files that are its."""
-
-    place: Place
-    handle: int
-    directory: Path
-    pid: int | None = None
-    ended: bool = False
-
-    @property
-    def error_file(self) -> Path:
-        """Where the worker, or torch in it, describes its error."""
-        return self.directory / "error.json"
-
-    @property
-    def result_file(self) -> Path:
-        """Where it reports values."""
-        return self.directory / "result.json"
-
-    @property
-    def stderr(self) -> Path:
-        """Its standard error."""
-        return self.directory / "stderr.log"
-
-    @property
-    def stdout(self) -> Path:
-        """Its standard output."""
-        return self.directory / "stdout.log"
+FAILURES_KEPT = 100  # a job may fail and be restarted for years
 
 
 class LocalWorkers:
@@ -83,15 +53,16 @@ class LocalWorkers:
         self._workers: dict[int, Worker] = {}
         self._seat: Seat | None = None
         self._told: set[Event] = set()
-        self.failures: list[Failure] = []
-        self.first: tuple[Failure, int | None] | None = None  # of this round, with the errno of a failed spawn
+        self.failures: deque[Failure] = deque(maxlen=FAILURES_KEPT)  # the last ones of the run
+        self._failed_now: list[tuple[Failure, int | None]] = []  # in this round, with the errno of a failed spawn
+        self._handed_out = 0  # of these, to `news`
         processes.on_worker = self._hear
 
     # -- starting
 
     def start(self, seat: Seat) -> None:
         """Order this node's workers of the round. Their being started, or not, is told by the guard."""
-        self._seat, self._told, self.first = seat, set(), None
+        self._seat, self._told, self._failed_now, self._handed_out = seat, set(), [], 0
         self._workers = {}
         for place in places(seat, self._group.worker.nproc):
             handle = self._processes.new_handle()
@@ -103,7 +74,7 @@ class LocalWorkers:
     def _spawn(self, worker: Worker) -> None:
         place, spec = worker.place, self._group.worker
         try:
-            worker.directory.mkdir(parents=True, exist_ok=True)
+            worker.make_directory()
         except OSError as error:
             self._spawn_failed(worker, f"creating {worker.directory}", error.errno or 0)
             return
@@ -167,16 +138,26 @@ class LocalWorkers:
         self._processes.guard.signal([w.handle for w in self._workers.values() if w.pid and not w.ended], signum)
 
     def lost(self) -> None:
-        """The guard died, and they with it: that is this round's failure, if it had none before."""
-        if self._seat is not None and self.first is None:
-            local = next((worker.place for worker in self._workers.values() if not worker.ended), None)
-            rank, local_rank = (local.rank, local.local_rank) if local else (self._seat.base_rank, 0)
-            failure = replace(
-                self._failure("guard", rank, local_rank), message="the guard process died, and its workers with it"
-            )
-            self.first = (failure, None)
+        """The guard died, and they with it: that is this round's failure, if some still ran and it had none before."""
+        dead = [worker for worker in self._workers.values() if not worker.ended]
+        for worker in dead:
+            worker.ended = True
+        if dead and not self._failed_now:
+            place = dead[0].place
+            failure = self._failure("guard", place.rank, place.local_rank)
+            failure = replace(failure, message="the guard process died, and its workers with it")
+            self._failed_now.append((failure, None))
             self.failures.append(failure)
-        self._workers = {}
+
+    @property
+    def first(self) -> Failure | None:
+        """The first failure of this round."""
+        return self._failed_now[0][0] if self._failed_now else None
+
+    def news(self) -> list[tuple[Failure, int | None]]:
+        """This round's failures that were not asked for before, with the errno of a failed spawn."""
+        fresh, self._handed_out = self._failed_now[self._handed_out :], len(self._failed_now)
+        return fresh
 
     # -- listening
 
@@ -212,7 +193,7 @@ class LocalWorkers:
         if event.sent_by_us:
             return
         if event.exit_code == 0:
-            if all(other.ended for other in self._workers.values()) and self.first is None:
+            if all(other.ended for other in self._workers.values()) and not self._failed_now:
                 self._tell(Event.WORKERS_SUCCEEDED, "all local workers exited with 0")
             return
         self._failed(self._explained(worker, self._failure(kind, place.rank, place.local_rank), event))
@@ -243,9 +224,10 @@ class LocalWorkers:
 
     def _failed(self, failure: Failure, errno: int | None = None) -> None:
         self.failures.append(failure)
-        if self.first is None:
-            self.first = (failure, errno)
-            self._tell(Event.WORKER_FAILED, f"rank {failure.rank}: {failure.how()}")
+        self._failed_now.append((failure, errno))
+        self._post(
+            Message(event=Event.WORKER_FAILED, reason=f"rank {failure.rank}: {failure.how()}", round=failure.round)
+        )
 
     def _failure(self, kind: str, rank: int, local_rank: int) -> Failure:
         return Failure(
@@ -267,13 +249,5 @@ class LocalWorkers:
 
     def results(self) -> dict[int, Mapping[str, Any]]:
         """What each worker of the last round wrote to its result file, by rank; what is no JSON object is left out."""
-        found: dict[int, Mapping[str, Any]] = {}
-        for worker in self._workers.values():
-            try:
-                with worker.result_file.open("rb") as file:
-                    value = json.loads(file.read(RESULT_LIMIT))
-            except (OSError, ValueError):
-                continue
-            if isinstance(value, dict):
-                found[worker.place.rank] = value
-        return found
+        values = {worker.place.rank: worker.reported() for worker in self._workers.values()}
+        return {rank: value for rank, value in values.items() if value is not None}

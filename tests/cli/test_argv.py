@@ -121,3 +121,34 @@ def test_words_for_the_shells_completion_are_left_alone() -> None:
 def test_secrets_on_the_command_line_are_not_their_own_origin() -> None:
     (override,) = argv.parse(["worker.env.API_KEY=abc"]).overrides
     assert override.origin == "override worker.env.API_KEY=***"
+
+
+@pytest.mark.parametrize(
+    ("words", "write"),
+    [
+        (["train.py", "--lr", "0.1"], "orchestrate -- python train.py --lr 0.1"),
+        (["worker.nproc=2", "python", "train.py"], "orchestrate worker.nproc=2 -- python train.py"),
+        (["--nproc-per-node", "4", "train.py", "-x"], "orchestrate worker.nproc=4 -- python train.py -x"),
+        (
+            ["--standalone", "--nnodes=1:4", "--nproc_per_node=gpu", "--rdzv-endpoint=h:29400", "train.py"],
+            "orchestrate nodes=1:4 worker.nproc=gpu rendezvous.url=redis://h -- python train.py",
+        ),
+    ],
+)
+def test_a_script_is_answered_with_the_line_to_write(words: list[str], write: str) -> None:
+    (problem,) = argv.parse(words).problems
+    assert problem.remedy == f"write: {write}"
+
+
+@pytest.mark.parametrize(
+    ("flag", "remedy"),
+    [
+        ("--max-restarts=3", "write restart.budget.max=3"),
+        ("--max_restarts=3", "write restart.budget.max=3"),
+        ("--monitor-interval=1", "leave it out: nothing is polled"),
+        ("--standalone", "leave it out: one node brings its own server"),
+    ],
+)
+def test_flags_of_torchrun_are_answered_with_ours(flag: str, remedy: str) -> None:
+    (problem,) = argv.parse([flag, "--", "true"]).problems
+    assert (problem.path, problem.fact, problem.remedy) == (flag.partition("=")[0], "is torchrun's", remedy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.cli import main
+from orchestrator.cli import main, torchrun
 from orchestrator.errors import InternalError, NodeError
 from tests.cli.invoke import Commands
 
 ROOT = Path(main.__file__).parents[2]
 IMPORTS = """
 import sys
-from orchestrator.cli import main
+from orchestrator.cli import main, torchrun
 heavy = {"hydra", "omegaconf", "yaml", "asyncio", "redis", "rich", "transitions", "logging"} & set(sys.modules)
 print(sorted(heavy))
 """
@@ -43,9 +43,26 @@ def test_help_shows_how_to_begin_and_what_can_be_chosen(tmp_path: Path) -> None:
         "restart: always, never, on_failure",
         "recipe: ",
         "--multirun",
-        "nproc: 1",
+        "nproc: 1 ",
+        'eval "$(orchestrate -sc install=bash)"',
     ):
         assert part in done.stdout
+
+
+def test_help_names_every_key_with_its_default(tmp_path: Path) -> None:
+    shown = orchestrate(tmp_path, "--help").stdout.partition("== Keys")[2].partition("\n")[2].partition("\n== ")[0]
+    composed = yaml.safe_load(orchestrate(tmp_path, "--cfg", "job").stdout)
+    made_up = {"run_id": "(made up)", "node": {"name": "(made up)", "rank": None, "addr": None}}
+    for group in ("restart", "rendezvous", "stop", "logs"):
+        del composed[group]["kind"]
+    composed["logs"]["prefix"] = "[{role}{rank}] "
+    assert yaml.safe_load(shown) == {**composed, **made_up}
+
+
+def test_help_calls_torchruns_flags_as_their_hints_do(tmp_path: Path) -> None:
+    rows = re.findall(r"^ +(--[\w-]+)=(\S+) +(\S+)$", orchestrate(tmp_path, "--help").stdout, re.MULTILINE)
+    assert len(rows) > 5
+    assert [torchrun.override(flag, value) for flag, value, _ in rows] == [ours for *_, ours in rows]
 
 
 def test_cfg_shows_a_job_that_loads_as_yaml(tmp_path: Path) -> None:
@@ -120,16 +137,6 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
-def test_an_interrupt_before_the_start_is_one_line(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_words: object) -> int:
-        signal.raise_signal(signal.SIGINT)
-        return 0
-
-    monkeypatch.setattr(main, "_orchestrate", interrupted)
-    said = commands.orchestrate()
-    assert (said.code, said.err) == (130, "interrupted before anything was started\n")
-
-
 def test_only_our_own_bugs_show_a_traceback(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     def raising(error: Exception) -> int:
         def work(_words: object) -> int:
@@ -172,3 +179,29 @@ def test_a_run_writes_no_files_of_hydras(tmp_path: Path) -> None:
     (run,) = tmp_path.glob("runs/r/*")
     assert not (run / ".hydra").exists()
     assert (run / "job.yaml").exists()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["plan", "--help"], ["graph", "-h", "--json"]])
+def test_every_verb_helps(commands: Commands, words: list[str]) -> None:
+    said = commands.ctl(*words)
+    assert (said.code, said.err) == (0, "")
+    assert "orchestratectl graph restart=never" in said.out
+
+
+def test_the_control_commands_version_is_ours(commands: Commands) -> None:
+    assert commands.ctl("--version").out.startswith("orchestrate ")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "error: verb: is missing; known: graph, plan; see orchestratectl --help\n"),
+        (
+            ["pln"],
+            "error: verb: 'pln' is not a verb; did you mean 'plan'? known: graph, plan; see orchestratectl --help\n",
+        ),
+    ],
+)
+def test_a_wrong_verb_is_an_error_like_any_other(commands: Commands, words: list[str], line: str) -> None:
+    said = commands.ctl(*words)
+    assert (said.code, said.err) == (2, line)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +38,27 @@ def test_a_failure_begins_with_its_root_cause() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("reason", "headline"),
+    [
+        ("rank 1 on node a: exit code 1", "failed after 12.3 s (3 rounds, 2 restarts) [exit code 1]"),
+        (
+            "restart.budget is spent (2 restarts); rank 1 on node a: exit code 1",
+            "failed after 12.3 s (3 rounds, 2 restarts): restart.budget is spent (2 restarts) [exit code 1]",
+        ),
+    ],
+)
+def test_the_cause_is_not_said_twice(reason: str, headline: str) -> None:
+    assert report_text({**FAILED, "reason": reason}).splitlines()[0] == headline
+
+
+def test_a_log_is_named_as_a_person_here_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    here, there = f"{tmp_path}/runs/stderr.log", "/elsewhere/stderr.log"
+    for log, named in ((here, "runs/stderr.log"), (there, there)):
+        assert f"    its log: {named}\n" in report_text({**FAILED, "root_cause": {**CAUSE, "log": log}})
+
+
 def test_a_traceback_is_better_than_last_lines() -> None:
     text = report_text({**FAILED, "root_cause": {**CAUSE, "traceback": "Traceback:\n  there"}, "failures": []})
     assert "    its traceback:\n    | Traceback:\n    |   there\n" in text
@@ -51,9 +73,11 @@ def test_a_traceback_is_better_than_last_lines() -> None:
         ({"state": "SUCCEEDED", "exit_code": 0, "rounds": 3, "restarts": 1, "timings": {"total_s": 61}},
          "succeeded in 1 min 1 s (3 rounds, 1 restart)"),
         ({"state": "STOPPED", "exit_code": 130, "reason": "stopped by SIGINT", "rounds": 1, "restarts": 0,
-          "timings": {"total_s": 3}}, "stopped after 3.0 s: stopped by SIGINT [exit code 130]"),
+          "timings": {"total_s": 3}}, "stopped by SIGINT after 3.0 s [exit code 130]"),
         ({"state": "FAILED", "exit_code": 3, "reason": "no server", "root_cause": None},
          "failed: no server [exit code 3]"),
+        ({"state": "SUCCEEDED", "exit_code": 0, "rounds": 0, "restarts": 0, "timings": {"total_s": 0.01}},
+         "succeeded in 0.01 s; the run had ended before, nothing was started"),
     ],
 )  # fmt: skip
 def test_other_ends_take_one_line(result: dict[str, Any], text: str) -> None:
@@ -107,6 +131,7 @@ def test_all_but_a_success_counts_as_a_warning() -> None:
         (12.34, "12.3 s"),
         (59.99, "60.0 s"),
         (125.4, "2 min 5 s"),
+        (600, "10 min"),
         (11_220, "3 h 7 min"),
     ],
 )

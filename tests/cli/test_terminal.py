@@ -1,76 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from orchestrator.cli.terminal import Terminal, level_of
-from orchestrator.core.specs import (
-    GroupSpec,
-    JobSpec,
-    LogsKind,
-    LogsSpec,
-    NodeSpec,
-    RendezvousKind,
-    RendezvousSpec,
-    RestartKind,
-    StopPolicy,
-)
+from orchestrator.cli.terminal import level_of
+from orchestrator.core.specs import GroupSpec, LogsKind, RestartKind
 from tests.cli.test_report import CAUSE, FAILED
+from tests.cli.told import Told, settled, transition
 from tests.core.specs import group
-
-
-def job(spec: GroupSpec) -> JobSpec:
-    return JobSpec(
-        run_id="j1",
-        run_dir="runs/j1/a",
-        node=NodeSpec(name="a"),
-        groups=(spec,),
-        rendezvous=RendezvousSpec(
-            kind=RendezvousKind.EMBEDDED,
-            join_timeout_s=600,
-            last_call_s=1,
-            lease_s=5,
-            scale_up_s=10,
-            server_grace_s=600,
-        ),
-        stop=StopPolicy(signal=15, grace_s=30, kill_wait_s=10),
-        logs=LogsSpec(kind=LogsKind.TEE, dir="logs", prefix="[{role}{rank}] "),
-    )
-
-
-class Told:
-    """A terminal that remembers what it was told, as text and as (text, style)."""
-
-    def __init__(self, spec: GroupSpec | None = None, *, colour: bool = False, level: str | int = "INFO") -> None:
-        self.styled: list[tuple[str, str | None]] = []
-        self.statuses: list[str | None] = []
-        self.terminal = Terminal(self, colour=colour, job=job(spec or group()), level=level)
-
-    def say(self, text: str, style: str | None = None, *, masked: bool = True) -> None:
-        self.styled.append((text, style))
-
-    def status(self, text: str | None) -> None:
-        self.statuses.append(text)
-
-    def hear(self, event: str, *, number: int = 1, **fields: object) -> list[str]:
-        before = len(self.styled)
-        self.terminal({"ts": 1.0, "mono": 1.0, "run_id": "j1", "group": "default", "node": "a", "round": number,
-                       "event": event, **fields})  # fmt: skip
-        return [text for text, _ in self.styled[before:]]
-
-    @property
-    def text(self) -> list[str]:
-        return [text for text, _ in self.styled]
-
-
-def settled(**given: object) -> dict[str, Any]:
-    return {"world_size": 8, "nodes": 2, "group_rank": 0, "base_rank": 0, "charged": 0, "why": "first", **given}
-
-
-def transition(before: str, after: str, on: str, reason: str) -> dict[str, Any]:
-    return {"from": before, "to": after, "on": on, "reason": reason}
 
 
 def test_a_run_begins_with_its_name_and_where_others_join() -> None:
@@ -105,16 +45,43 @@ def test_attempts_are_counted_against_the_budget(spec: GroupSpec, attempt: str) 
     assert line == [f"round 1: 1 node, 8 workers{attempt}"]
 
 
+EXITED: dict[str, Any] = {"rank": 1, "local_rank": 1, "pid": 42, "exit_code": 1, "signal": None, "sent_by_us": False}
+DECIDED: dict[str, Any] = {"charged": True, "delay_s": 1.0, "remaining": 2}
+RESTARTING = "restarting the whole group in 1.0 s; 2 of 3 restarts left"
+
+
+@pytest.mark.parametrize("logs", [LogsKind.TEE, LogsKind.INHERIT])
+def test_what_stands_on_the_screen_is_not_repeated_before_a_restart(logs: LogsKind) -> None:
+    told = Told(logs=logs)
+    told.hear("worker_exited", **EXITED)
+    assert told.hear("restart_decided", cause=CAUSE, **DECIDED) == [
+        "root cause: rank 1 on node a, pid 42: exit code 1, ValueError: boom",
+        RESTARTING,
+    ]
+    silent = {**CAUSE, "error_type": "", "message": ""}
+    assert told.hear("restart_decided", cause=silent, **DECIDED) == [RESTARTING]
+    other = {**silent, "pid": 43}
+    line = "root cause: rank 1 on node a, pid 43: exit code 1"
+    assert told.hear("restart_decided", cause=other, **DECIDED) == [line, RESTARTING]
+
+
+@pytest.mark.parametrize(
+    ("told", "cause"),
+    [
+        (lambda: Told(logs=LogsKind.FILES), CAUSE),
+        (lambda: Told(console=frozenset({0})), CAUSE),
+        (Told, {**CAUSE, "node": "b"}),
+    ],
+)
+def test_what_was_seen_nowhere_is_told_in_full(told: Callable[[], Told], cause: dict[str, Any]) -> None:
+    lines = told().hear("restart_decided", cause=cause, **DECIDED)
+    assert "    | ValueError: boom" in lines
+    assert lines[-1] == RESTARTING
+
+
 def test_a_failure_is_told_once_at_once_and_in_full_with_what_follows() -> None:
-    told = Told()
-    exited: dict[str, Any] = {
-        "rank": 1,
-        "local_rank": 1,
-        "pid": 42,
-        "exit_code": 1,
-        "signal": None,
-        "sent_by_us": False,
-    }
+    told = Told(logs=LogsKind.FILES)
+    exited = EXITED
     assert told.hear("worker_exited", **exited) == ["rank 1 on node a, pid 42 failed: exit code 1; stopping its round"]
     assert told.hear("worker_exited", **{**exited, "rank": 2}) == []
     assert told.hear("restart_decided", cause=CAUSE, charged=True, delay_s=1.0, remaining=2) == [
@@ -125,8 +92,16 @@ def test_a_failure_is_told_once_at_once_and_in_full_with_what_follows() -> None:
         "    | Traceback (most recent call last):",
         "    | ValueError: boom",
         "    its log: runs/j/a/logs/default/3/1/stderr.log",
-        "restarting the whole group in 1.0 s; 2 of 3 restarts left",
+        RESTARTING,
     ]
+
+
+def test_a_failure_that_is_not_retried_says_which_rule_forbids_it() -> None:
+    told = Told()
+    assert told.hear("failure_reported", action="retry", why="restart=on_failure", reply="restart") == []
+    fatal: dict[str, Any] = {"action": "fatal", "why": "restart.rules[0]", "reply": "closed"}
+    assert told.hear("failure_reported", **fatal) == ["no restart: restart.rules[0]"]
+    assert told.hear("failure_reported", **fatal) == []
 
 
 @pytest.mark.parametrize(
@@ -183,10 +158,39 @@ def test_the_first_signal_stops_and_the_second_kills() -> None:
     assert told.hear("stop_requested", signal=15) == ["SIGTERM again: killing now"]
 
 
+def test_without_workers_there_is_nobody_to_give_a_grace_period() -> None:
+    told = Told()
+    told.hear("transition", number=0, **transition("INIT", "RENDEZVOUS", "agent_started", ""))
+    assert told.hear("stop_requested", signal=2) == ["SIGINT: leaving the run"]
+
+
+def test_a_server_that_does_not_answer_at_first_is_told_of_with_where_it_should_be() -> None:
+    redis, embedded = Told(url="redis://h:1"), Told()
+    tail = "trying for 10 min (rendezvous.join_timeout_s)"
+    assert redis.hear("server_lost", number=0, reason="connection refused") == [
+        f"the rendezvous server at redis://h:1 does not answer yet: connection refused; {tail}"
+    ]
+    assert redis.hear("server_back", number=0) == ["the rendezvous server answers"]
+    assert embedded.hear("server_lost", number=0, reason="no answer") == [
+        f"the embedded server does not answer yet: no answer (its log: runs/j1/a/server.log); {tail}"
+    ]
+
+
+def test_a_server_that_was_never_met_is_not_missed_at_the_end() -> None:
+    assert Told().hear("leave_failed", number=0, reason="no answer") == []
+
+
+def test_the_address_with_its_password_is_told_to_whoever_only_wants_problems() -> None:
+    told = Told(group(nodes=(2, 2)), level="ERROR")
+    told.terminal.begin("redis://:pw@h:1/0")
+    assert told.text == ["meeting 2 nodes; the others need run_id=j1 rendezvous.url=redis://:pw@h:1/0"]
+
+
 def test_the_server_is_missed_and_greeted() -> None:
     told = Told()
+    told.hear("round_settled", **settled())
     assert told.hear("server_lost", reason="refused") == [
-        "the rendezvous server does not answer: refused; workers run on, for 10 min 0 s at most"
+        "the rendezvous server does not answer: refused; workers run on, for 10 min at most"
     ]
     assert told.hear("server_back") == ["the rendezvous server is back"]
 

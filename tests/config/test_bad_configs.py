@@ -803,10 +803,18 @@ BAD = [
     ),
     Bad(
         "an unknown flag",
+        ["--frobnicate", *RUN],
+        None,
+        [
+            "--frobnicate: is no flag; flags of the command to run stand behind --",
+        ],
+    ),
+    Bad(
+        "a flag of torchrun's",
         ["--nproc-per-node=4", *RUN],
         None,
         [
-            "--nproc-per-node: is no flag; flags of the command to run stand behind --",
+            "--nproc-per-node: is torchrun's; write worker.nproc=4",
         ],
     ),
     Bad(

@@ -122,7 +122,7 @@ def test_flags_are_appended_in_the_style_of_the_script(style: str, expected: lis
 def test_a_hydra_flag_survives_hydras_own_parser() -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa: PLC0415
 
-    for value in ("a b", "it's", "a\\", "\\'", "x,y", "[1]", "", "2:4", "a=b"):
+    for value in ("a b", "it's", "a\\", "a b\\\n", "\\'", "x,y", "[1]", "", "2:4", "a=b"):
         (argument,) = flag_arguments({"key": value}, "hydra")
         assert str(OverridesParser.create().parse_override(argument).value()) == value
 

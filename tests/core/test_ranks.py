@@ -88,6 +88,12 @@ def test_what_the_user_set_is_not_overruled() -> None:
     assert (env["OMP_NUM_THREADS"], env["PYTHONUNBUFFERED"]) == ("8", "0")
 
 
+def test_a_budget_without_bound_is_shown_as_no_restarts_to_torch() -> None:
+    unbounded = replace(GROUP, restart=group(budget=None).restart)
+    env = worker_env(JOB, unbounded, places(SEAT, 1)[0], {}, error_file="/e", result_file="/r", store="unix:///s")
+    assert env["TORCHELASTIC_MAX_RESTARTS"] == "0"
+
+
 def test_a_single_worker_keeps_its_threads() -> None:
     (place,) = places(SEAT, 1)
     env = worker_env(JOB, GROUP, place, {}, error_file="/e", result_file="/r", store="unix:///s")

@@ -69,6 +69,13 @@ def test_workers_are_stopped_before_a_run_is_left(spec: GroupSpec, preempt: bool
             assert Effect.STOP_WORKERS in row.effects, row
 
 
+@pytest.mark.parametrize(("spec", "preempt"), CONFIGS, ids=IDS)
+def test_a_lost_guard_is_replaced_in_every_state(spec: GroupSpec, preempt: bool) -> None:
+    rows = build(spec, preempt=preempt)
+    revived = {row.source for row in rows if row.event is Event.GUARD_LOST and Effect.REVIVE_GUARD in row.effects}
+    assert revived == states(rows) - FINAL, "only another guard knows what the dead one has left"
+
+
 def test_an_unused_feature_leaves_no_row() -> None:
     never = build(group(RestartKind.NEVER))
     assert State.BACKOFF not in states(never)
@@ -101,6 +108,10 @@ SOUND = build(group())
         (
             tuple(row for row in SOUND if (row.source, row.event) != (State.HEALTHY, Event.STOP_REQUESTED)),
             "state HEALTHY does not accept stop_requested",
+        ),
+        (
+            (*SOUND, next(row for row in SOUND if row.target is State.STOPPED)),
+            "rows for run_left in CLOSING compete, or their guards leave a gap",
         ),
         (
             tuple(row for row in SOUND if row.target is not State.STOPPED),

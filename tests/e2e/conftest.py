@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import Launch, marked, until
+from tests.e2e.harness import FAST, Launch, external_server, marked, until
+from tests.edge.servers import Server
 
 Launcher = Callable[..., Launch]
 
@@ -29,3 +30,26 @@ def launch(tmp_path: Path) -> Iterator[Launcher]:
     for launched in started:
         launched.end()
     until(lambda: not marked(mark), "processes were left behind", 5)
+
+
+class Nodes:
+    """Starts agents of one run."""
+
+    def __init__(self, launch: Launcher, url: str) -> None:
+        self._launch = launch
+        self._url = url
+
+    def start(self, name: str, *arguments: str, directory: str = "", env: dict[str, str] | None = None) -> Launch:
+        common = ("run_id=j1", f"rendezvous.url={self._url}", f"node.name={name}", *FAST)
+        return self._launch(*common, *arguments, name=directory or name, env=env)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with external_server() as running:
+        yield running
+
+
+@pytest.fixture
+def nodes(launch: Launcher, server: Server) -> Nodes:
+    return Nodes(launch, server.url)

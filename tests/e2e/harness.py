@@ -19,7 +19,15 @@ from tests.edge.servers import REDIS, Server
 
 PATIENCE_S = 30.0  # the most that a wait may take; no test depends on how long it does
 
+FAST = ("restart.backoff.initial_s=0.01", "restart.backoff.max_s=0.05", "restart.backoff.reset_after_s=60")
+SLEEP = ("--", sys.executable, "-c", "import time; time.sleep(600)")
+
 T = TypeVar("T")
+
+
+def python(*lines: str) -> tuple[str, ...]:
+    """A worker's command: a Python script of these lines."""
+    return ("--", sys.executable, "-c", "\n".join(lines))
 
 
 def until(what: Callable[[], T | None], why: str, patience_s: float = PATIENCE_S) -> T:
@@ -131,6 +139,22 @@ class Launch:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
+
+
+def in_round(run: Launch, nodes: int, after: int = 0) -> int:
+    """Wait until ``run`` is HEALTHY in a round of so many nodes, later than ``after``; returns the round."""
+
+    def found() -> int | None:
+        settled = {record["round"]: record["nodes"] for record in run.events("round_settled")}
+        healthy = [record["round"] for record in run.events("transition", to="HEALTHY")]
+        return next((number for number in healthy if number > after and settled[number] == nodes), None)
+
+    return until(found, f"a round of {nodes} nodes after {after}")
+
+
+def ranks(run: Launch, round_number: int) -> set[int]:
+    """The ranks of this node's workers in a round."""
+    return set(run.workers(round_number))
 
 
 def alive(pid: int) -> bool:

@@ -13,17 +13,11 @@ from orchestrator.core.specs import RestartKind
 from orchestrator.core.table import build
 from tests.core.specs import group
 from tests.e2e.conftest import Launcher
-from tests.e2e.harness import Launch, alive, until
+from tests.e2e.harness import FAST, SLEEP, Launch, alive, python, until
 
 pytestmark = pytest.mark.e2e
 
-FAST = ("restart.backoff.initial_s=0.01", "restart.backoff.max_s=0.05", "restart.backoff.reset_after_s=60")
-SLEEP = ("--", sys.executable, "-c", "import time; time.sleep(600)")
 STUBBORN = ("--", sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)")
-
-
-def python(*lines: str) -> tuple[str, ...]:
-    return ("--", sys.executable, "-c", "\n".join(lines))
 
 
 def ignores_sigterm(pid: int) -> bool:
@@ -182,6 +176,15 @@ def test_a_killed_guard_restarts_the_group(launch: Launcher) -> None:
     assert not any(alive(pid) for pid in before.values())
     run.signal(signal.SIGTERM)
     assert run.wait() == 143
+    assert run.result["restarts"] == 1, "charged, although the embedded server's memory died with its guard"
+
+
+def test_a_killed_guard_is_charged_to_a_budget_that_may_be_spent(launch: Launcher) -> None:
+    run = launch("restart.budget.max=0", *SLEEP)
+    run.await_healthy()
+    os.kill(run.guard_pid(), signal.SIGKILL)
+    assert run.wait() == 1
+    assert run.result["root_cause"]["kind"] == "guard"
 
 
 def test_a_worker_sees_its_place(launch: Launcher) -> None:
@@ -243,3 +246,21 @@ def test_a_finished_run_can_be_run_again_from_its_job_file(launch: Launcher) -> 
     again = launch(str(first.run_dir / "job.yaml"))
     assert again.wait() == 0
     assert sorted(again.stdout.splitlines()) == sorted(first.stdout.splitlines())
+
+
+def test_a_second_run_of_the_same_run_id_starts_with_empty_logs_and_keeps_the_old_ones(launch: Launcher) -> None:
+    told = "{'message': {'message': 'old error', 'extraInfo': {}}}"
+    error = f"json.dump({told}, open(os.environ['TORCHELASTIC_ERROR_FILE'], 'w'))"
+    report = "print('{\"old\": 1}', file=open(os.environ['ORCHESTRATOR_RESULT_FILE'], 'w'))"
+    first = launch(
+        "restart=never",
+        "run_id=again",
+        *python("import json, os, sys", error, report, "print('old')", "sys.exit(3)"),
+        name="same",
+    )
+    assert first.wait() == 1
+    second = launch("restart=never", "run_id=again", *python("print('new'); raise SystemExit(4)"), name="same")
+    assert second.wait() == 1
+    assert second.stdout == "[default0] new\n"
+    assert (second.result["root_cause"]["message"], second.result["results"]) == ("", {})
+    assert (second.run_dir / "logs" / "default" / "1" / "0~1" / "stdout.log").read_text() == "old\n"

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Launcher
-from tests.e2e.harness import Launch, external_server, until
-from tests.e2e.test_several_nodes import in_round
+from tests.e2e.harness import Launch, external_server, in_round, until
 
 pytestmark = pytest.mark.e2e
 

@@ -5,55 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Launcher
-from tests.e2e.harness import Launch, alive, external_server, until
-from tests.e2e.test_one_node import FAST, SLEEP, python
+from tests.e2e.conftest import Launcher, Nodes
+from tests.e2e.harness import SLEEP, alive, external_server, in_round, python, ranks, until
 from tests.edge.servers import Server
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with external_server() as running:
-        yield running
-
-
-class Nodes:
-    """Starts agents of one run."""
-
-    def __init__(self, launch: Launcher, url: str) -> None:
-        self._launch = launch
-        self._url = url
-
-    def start(self, name: str, *arguments: str) -> Launch:
-        common = ("run_id=j1", f"rendezvous.url={self._url}", f"node.name={name}", *FAST)
-        return self._launch(*common, *arguments, name=name)
-
-
-@pytest.fixture
-def nodes(launch: Launcher, server: Server) -> Nodes:
-    return Nodes(launch, server.url)
-
-
-def in_round(run: Launch, nodes: int, after: int = 0) -> int:
-    """Wait until ``run`` is HEALTHY in a round of so many nodes, later than ``after``; returns the round."""
-
-    def found() -> int | None:
-        settled = {record["round"]: record["nodes"] for record in run.events("round_settled")}
-        healthy = [record["round"] for record in run.events("transition", to="HEALTHY")]
-        return next((number for number in healthy if number > after and settled[number] == nodes), None)
-
-    return until(found, f"a round of {nodes} nodes after {after}")
-
-
-def ranks(run: Launch, round_number: int) -> set[int]:
-    return set(run.workers(round_number))
 
 
 def test_two_agents_form_one_world(nodes: Nodes) -> None:
@@ -168,16 +128,7 @@ def test_whoever_comes_to_a_closed_run_ends_with_its_code(nodes: Nodes) -> None:
 def test_a_live_node_name_is_refused_and_its_holder_named(nodes: Nodes) -> None:
     a = nodes.start("a", "nodes=1:2", "rendezvous.lease_s=1", *SLEEP)
     in_round(a, 1)
-    other = Nodes(nodes._launch, nodes._url)
-    twin = other._launch(
-        "run_id=j1",
-        f"rendezvous.url={nodes._url}",
-        "node.name=a",
-        "nodes=1:2",
-        "rendezvous.lease_s=1",
-        *SLEEP,
-        name="twin",
-    )
+    twin = nodes.start("a", "nodes=1:2", "rendezvous.lease_s=1", *SLEEP, directory="twin")
     assert twin.wait() == 3
     assert "node name 'a' belongs to a live agent" in twin.stderr
     assert a.process.poll() is None

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Launcher
-from tests.e2e.harness import external_server
-from tests.e2e.test_one_node import FAST, python
+from tests.e2e.harness import FAST, external_server, python
 
 pytestmark = pytest.mark.e2e
 

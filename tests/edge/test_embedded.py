@@ -101,6 +101,33 @@ def test_a_wildcard_is_shared_as_this_host_and_a_v6_address_in_brackets(tmp_path
         shutil.rmtree(plan.cleanup[0])
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "*"])
+def test_with_listen_its_own_agent_learns_an_address_that_others_can_use(tmp_path: Path, host: str) -> None:
+    plan = plan_server(tmp_path, listen=(host, 0))
+    with running(plan):
+        seen = asyncio.run(ping(plan.url))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # the route to elsewhere; nothing is sent
+        except OSError:
+            outward = "127.0.0.1"
+        else:
+            outward = probe.getsockname()[0]
+    assert seen == ("127.0.0.1" if host == "127.0.0.1" else outward)
+
+
+def test_a_port_in_use_or_a_foreign_address_is_a_problem_of_the_configuration(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        problem = rf"rendezvous\.listen: cannot listen on 127\.0\.0\.1:{port}: Address already in use; give an address"
+        with pytest.raises(ConfigError, match=problem):
+            plan_server(tmp_path, listen=("127.0.0.1", port))
+    with pytest.raises(ConfigError, match="Cannot assign requested address"):
+        plan_server(tmp_path, listen=("198.51.100.1", 0))
+
+
 def test_nothing_is_kept_on_disk(tmp_path: Path) -> None:
     plan = plan_server(tmp_path)
     with running(plan):

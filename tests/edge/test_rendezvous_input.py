@@ -7,14 +7,14 @@ import json
 
 import pytest
 
-from orchestrator.core.rendezvous import Standing
+from orchestrator.core.rendezvous import Closed, Standing
 from orchestrator.edge.redis import replies
 from orchestrator.edge.redis.address import Address, mask_url
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.scripts import script
 from orchestrator.errors import InternalError, RendezvousError
 from tests.edge import servers
-from tests.edge.servers import Server, world
+from tests.edge.servers import Server, failure, world
 
 server = servers.server
 
@@ -106,6 +106,9 @@ def test_names_of_any_script_are_kept_apart(server: Server) -> None:
         ["restart", 1, 1, 0, 0, "why", "{"],
         ["closed", "exploded", 1, "", "", 0],
         [["nested"]],
+        ["closed", "failed", 1, "", "[" * 100_000, 0],
+        [["12-x"], ["standing", 5]],
+        ["x-1", ["waiting", 5, 1, 0]],
     ],
 )
 def test_a_reply_that_makes_no_sense_is_said_and_not_believed(raw: object) -> None:
@@ -115,6 +118,20 @@ def test_a_reply_that_makes_no_sense_is_said_and_not_believed(raw: object) -> No
             reader(raw)
     with pytest.raises(RendezvousError, match="not one that this version knows"):
         replies.notice({"reply": json.dumps(raw) if not isinstance(raw, bytes) else "{"})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rank": "0"}, {"rank": None}, {"pid": [1]}, {"last_lines": [1]}, {"last_lines": 1}, {"node": 5}, {"at": "now"}],
+)
+def test_a_cause_that_is_no_failure_is_not_believed(wrong: dict[str, object]) -> None:
+    told = failure().to_dict()
+    closed = replies.closed_reply(["closed", "failed", 1, "why", json.dumps(told), 0])
+    assert isinstance(closed, Closed)
+    assert closed.cause == told
+    for cause in ({**told, **wrong}, {key: value for key, value in told.items() if key != "rank"}):
+        with pytest.raises(RendezvousError, match="not one that this version knows"):
+            replies.closed_reply(["closed", "failed", 1, "why", json.dumps(cause), 0])
 
 
 def test_a_reply_to_another_question_is_not_believed() -> None:

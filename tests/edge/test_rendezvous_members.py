@@ -76,7 +76,7 @@ def test_a_lapsed_lease_ends_the_round_for_the_survivors(server: Server) -> None
             assert isinstance(standing, Standing)
             assert 0 < standing.due_ms <= 100
             ended = await eventually(lambda: a.store.renew(a.claim), lambda reply: not isinstance(reply, Standing))
-            assert ended == Superseded(1, "lost node b")
+            assert ended == Superseded(1, "lost node b", ("b",))
             assert isinstance(await b.store.renew(b.claim), Lapsed)
             assert (await a.sit()).size == 1
 
@@ -119,7 +119,7 @@ def test_a_server_clock_that_was_set_back_ends_no_lease_and_keeps_none_for_ever(
             assert isinstance(standing, Standing)
             assert isinstance(await b.store.renew(b.claim), Standing)
             ended = await eventually(lambda: a.store.renew(a.claim), lambda reply: not isinstance(reply, Standing))
-            assert ended == Superseded(1, "lost node b")
+            assert ended == Superseded(1, "lost node b", ("b",))
 
     asyncio.run(scenario())
 

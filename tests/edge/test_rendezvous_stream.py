@@ -46,7 +46,7 @@ def test_the_stream_tells_everything_since_the_join_and_ends_with_the_run(server
             assert isinstance(restart, Restart)
             assert (restart.round, restart.reason) == (1, "rank 0 on node b: exit code 3")
             heard.pop(1)
-            assert heard == [Settled(1), Settled(2), Superseded(2, "node b left: gone"), Settled(3), closed]
+            assert heard == [Settled(1), Settled(2), Superseded(2, "node b left: gone", ("b",)), Settled(3), closed]
 
     asyncio.run(scenario())
 
@@ -61,7 +61,7 @@ def test_a_latecomer_is_not_told_what_happened_before_its_join(server: Server) -
             listening = asyncio.create_task(next_notice(late))  # waits for the join
             assert isinstance(await late.join(), Waiting)
             await a.store.leave(a.claim, "gone")
-            assert await listening == Superseded(2, "node a left: gone")
+            assert await listening == Superseded(2, "node a left: gone", ("a",))
 
     asyncio.run(scenario())
 
@@ -76,7 +76,7 @@ def test_listening_can_be_cancelled_and_taken_up_again(server: Server) -> None:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
             await b.store.leave(b.claim, "gone")
-            assert await next_notice(a) == Superseded(1, "node b left: gone")
+            assert await next_notice(a) == Superseded(1, "node b left: gone", ("b",))
 
     asyncio.run(scenario())
 
@@ -172,7 +172,7 @@ def test_the_last_will_can_be_sent_by_someone_who_knows_only_sockets(own_server:
                 link.connect(str(address["unix"]))
                 link.sendall(b"".join(payloads))
                 assert link.recv(100) == b"*1\r\n$4\r\nleft\r\n"
-            assert await a.store.verdict(a.claim) == Superseded(1, "node b left: its agent died")
+            assert await a.store.verdict(a.claim) == Superseded(1, "node b left: its agent died", ("b",))
 
     asyncio.run(scenario())
 

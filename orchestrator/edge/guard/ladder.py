@@ -46,14 +46,14 @@ class Ladder:
 
     def hurry(self) -> None:
         """Someone has killed workers of ours: if that were all of them, the grace is over."""
-        if not self._killing and all(worker.doomed or not worker.running for worker in self._waiting):
+        if not self._killing and not self.done and all(worker.doomed or not worker.running for worker in self._waiting):
             self._kill()
 
     def left(self, worker: Worker) -> None:
         """Nothing of this worker is left."""
         if worker in self._waiting:
             self._waiting.remove(worker)
-            if not self._waiting:
+            if not self._waiting and not self.done:  # done: it was called unkillable, and dies after all
                 self._finish([])
 
     def _kill(self) -> None:

@@ -27,6 +27,7 @@ class GuardProcess:
 
 def launch() -> GuardProcess:
     """Start a guard in a session of its own; it lives until this process ends or lets it go."""
+    _occupy_standard_descriptors()
     ours, theirs = socket.socketpair()
     with theirs:
         pid = os.posix_spawn(
@@ -41,3 +42,12 @@ def launch() -> GuardProcess:
             setsigmask=signal.valid_signals(),  # deaf from its first moment; it sorts its signals out itself
         )
     return GuardProcess(pid, ours)
+
+
+def _occupy_standard_descriptors() -> None:
+    """Where we were started with one of them closed: what we print must not go into a socket that got its number."""
+    for standard in (0, 1, 2):
+        try:
+            os.fstat(standard)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)

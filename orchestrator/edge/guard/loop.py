@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_LONGEST_S = 86_400.0  # epoll counts milliseconds in 32 bits; a longer wait is done in parts
+
+
 class Timer:
     """A moment on the monotonic clock and what to do then."""
 
@@ -61,6 +64,8 @@ class Loop:
         """Wait until something happens, at most ``limit_s``, and hand it out."""
         now = time.monotonic()
         moments = [timer.at for timer in self._timers]
+        if moments:
+            moments.append(now + _LONGEST_S)
         if limit_s is not None:
             moments.append(now + limit_s)
         ready = self._epoll.poll(max(0.0, min(moments) - now) if moments else None)

@@ -68,6 +68,10 @@ class Servers:
             server.since = time.monotonic()
             self._workers.spawn(server.id, server.program, is_server=True)
 
+    def _start_again(self, server: _Server) -> None:
+        if server.restart:  # its stop may have been asked for during the delay
+            self._start(server)
+
     def told(self, worker: Worker, event: Message) -> None:
         """What happened to a server's process, in the words of `workers`, turned into ours."""
         match event["op"]:
@@ -93,7 +97,7 @@ class Servers:
             return
         stable = time.monotonic() - server.since >= _STABLE_S
         server.delay_s = 0.0 if stable else min(max(_FIRST_DELAY_S, 2 * server.delay_s), _MAX_DELAY_S)
-        self._loop.call_later(server.delay_s, lambda: self._start(server))
+        self._loop.call_later(server.delay_s, lambda: self._start_again(server))
 
     def terminate(self) -> None:
         """Ask all to end; none is started again."""

@@ -7,8 +7,11 @@ of rounds. Invariant: a command is sent again only here, so every command must b
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import random
 import socket
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Self
@@ -21,6 +24,7 @@ from orchestrator.edge.redis.faults import Fault, judge
 from orchestrator.edge.redis.scripts import Script
 from orchestrator.errors import InternalError, RendezvousError
 
+TELL_AFTER_S = 1.0  # a server that is just being started answers before
 MAX_BLOCK_S = 2.0  # a blocked read comes back this often, so that a silent server is noticed
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.02, 1.0
 
@@ -63,7 +67,7 @@ class Connection:
     """An agent's way to the server.
 
     While the server is away, commands wait for it with growing pauses, for ``grace_s`` at most. ``on_lost`` and
-    ``on_back`` hear of every outage, once each.
+    ``on_back`` hear of every outage, once each; also of one at the beginning, when it has lasted for a second.
     """
 
     def __init__(
@@ -81,7 +85,7 @@ class Connection:
         self._commands = Wire(address)
         self._reader = Wire(address, MAX_BLOCK_S)
         self._opened = False
-        self._lost_at: float | None = None
+        self._away: dict[Wire, float] = {}  # who gets no answer, and since when on the monotonic clock
         self._reason = "no answer"
         self._local_addr = "127.0.0.1"
 
@@ -106,13 +110,16 @@ class Connection:
         """Meet the server; what waiting cannot mend is raised at once, everything else after ``within_s``."""
         if self._opened:
             return
+        silence = asyncio.get_running_loop().call_later(TELL_AFTER_S, self._lose, self._commands)
         try:
             async with asyncio.timeout(within_s):
-                await self._insist(lambda: self._commands.ask("PING"))
+                await self._insist(self._commands, lambda: self._commands.ask("PING"))
         except TimeoutError as error:
             raise RendezvousError(
                 f"no server at {self.address.masked} within {within_s:g} s (rendezvous.join_timeout_s): {self._reason}"
             ) from error
+        finally:
+            silence.cancel()
         self._local_addr = published_addr(self._commands.local_addr(), self.address.options.get("host", ""))
         self._opened = True
 
@@ -131,7 +138,7 @@ class Connection:
                 await self._reader.close()
                 while await self._clients() > 1:  # noqa: ASYNC110 - the server tells nobody when a client goes
                     await asyncio.sleep(FIRST_PAUSE_S)
-        except (TimeoutError, RedisError, OSError):
+        except (TimeoutError, RedisError, OSError, IndexError, ValueError):  # or a reply that is none
             return False
         return True
 
@@ -142,6 +149,8 @@ class Connection:
 
     async def call(self, script: Script, keys: Sequence[str], args: Sequence[str | int]) -> object:
         """Execute a command of ours; a server that does not know it yet is sent its source."""
+        if not self._opened:  # `open` has waited long enough; a last word to nobody need not wait again
+            raise RendezvousError(f"the server at {self.address.masked} was never reached: {self._reason}")
 
         async def once() -> object:
             rest = (len(keys), *keys, *args)
@@ -150,39 +159,39 @@ class Connection:
             except NoScriptError:
                 return await self._commands.ask("EVAL", script.source, *rest)
 
-        return await self._insist(once)
+        return await self._insist(self._commands, once)
 
     async def read(self, stream: str, after: str) -> list[Entry]:
         """What stands in ``stream`` after an id. Waits for it, but comes back with nothing now and then."""
         block_ms = int(MAX_BLOCK_S * 1000)
-        reply = await self._insist(
-            lambda: self._reader.ask("XREAD", "COUNT", 100, "BLOCK", block_ms, "STREAMS", stream, after)
-        )
+        ask = ("XREAD", "COUNT", 100, "BLOCK", block_ms, "STREAMS", stream, after)
+        reply = await self._insist(self._reader, lambda: self._reader.ask(*ask))
         return _entries(reply)
 
     async def server_ms(self) -> int:
         """The server's clock; only differences between two of its readings mean anything."""
-        match await self._insist(lambda: self._reader.ask("TIME")):
+        match await self._insist(self._reader, lambda: self._reader.ask("TIME")):
             case [str(seconds), str(micros)]:
                 return int(seconds) * 1000 + int(micros) // 1000
         raise RendezvousError(f"the server at {self.address.masked} does not tell the time")
 
-    async def _insist(self, ask: Callable[[], Awaitable[object]]) -> object:
+    async def _insist(self, wire: Wire, ask: Callable[[], Awaitable[object]]) -> object:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
                 reply = await ask()
             except (RedisError, OSError) as error:
-                self._setback(error)
+                self._setback(wire, error)
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
                 pause_s = min(2 * pause_s, MAX_PAUSE_S)
             else:
-                self._recovered()
+                self._recovered(wire)
                 return reply
 
-    def _setback(self, error: Exception) -> None:
+    def _setback(self, wire: Wire, error: Exception) -> None:
         """Note an error that may pass; raise any other."""
-        fault, self._reason = judge(error)
+        fault, said = judge(error)
+        self._reason = _plainly(error) or said
         at = self.address.masked
         if fault is Fault.BUG:
             raise InternalError(f"a command of ours is malformed: {self._reason}") from error
@@ -190,21 +199,30 @@ class Connection:
             raise RendezvousError(f"the server at {at} refuses a command: {self._reason}") from error
         if not self._opened:
             if fault is Fault.WRONG:
-                raise RendezvousError(f"the server at {at} is of no use: {self._reason}") from error
+                raise RendezvousError(f"cannot use the server at {at}: {self._reason}; see rendezvous.url") from error
             return
-        now = time.monotonic()
-        if self._lost_at is None:
-            self._lost_at = now
-            self._on_lost(self._reason)
-        if now - self._lost_at >= self._grace_s:
+        if time.monotonic() - self._lose(wire) >= self._grace_s:
             raise RendezvousError(
                 f"the server at {at} has been away for {self._grace_s:g} s (rendezvous.server_grace_s): {self._reason}"
             ) from error
 
-    def _recovered(self) -> None:
-        if self._lost_at is not None:
-            self._lost_at = None
+    def _lose(self, wire: Wire) -> float:
+        """Note that the server does not answer on this wire; returns since when."""
+        if not self._away:
+            self._on_lost(self._reason)
+        return self._away.setdefault(wire, time.monotonic())
+
+    def _recovered(self, wire: Wire) -> None:
+        if self._away.pop(wire, None) is not None and not self._away:
             self._on_back()
+
+
+def _plainly(error: Exception) -> str:
+    """The system's own word for a connection that could not be made, which asyncio hides; empty for other errors."""
+    below = error.__cause__ or error.__context__
+    if not isinstance(below, OSError) or isinstance(below, socket.gaierror | ssl.SSLError) or not below.errno:
+        return ""  # those two have numbers of their own
+    return os.strerror(below.errno).lower()
 
 
 def _entries(reply: object) -> list[Entry]:
@@ -212,5 +230,6 @@ def _entries(reply: object) -> list[Entry]:
         case None:
             return []
         case [[_, list(rows)]]:
-            return [(str(entry), dict(zip(fields[::2], fields[1::2], strict=True))) for entry, fields in rows]
+            with contextlib.suppress(ValueError, TypeError):  # rows that are none
+                return [(str(entry), dict(zip(fields[::2], fields[1::2], strict=True))) for entry, fields in rows]
     raise RendezvousError(f"the server replied to XREAD with something unknown: {reply!r:.200}")

@@ -37,6 +37,7 @@ from orchestrator.edge.redis.scripts import EVENTS, group_keys, script
 from orchestrator.errors import RendezvousError
 
 NAME_LIMIT, REASON_LIMIT, CAUSE_LIMIT = 255, 1024, 65536  # bytes, as lua/ checks them
+LONGEST_MS, MOST = 10**12, 10**15  # thirty years, and a number of restarts: what is beyond them has no bound in effect
 HOUR_S = 3600.0
 
 Will = tuple[dict[str, object], Sequence[bytes]]
@@ -177,13 +178,13 @@ def _check_name(what: str, text: str) -> None:
 
 
 def _ms(seconds: float) -> int:
-    return max(0, round(seconds * 1000))
+    return round(min(max(0.0, seconds * 1000), LONGEST_MS))
 
 
 def _budget(budget: Budget) -> tuple[int, int]:
     """A budget as lua/ counts it: at most so many (-1: no bound) within so many ms (0: the whole run)."""
     per_ms = 0 if budget.per_s is None else max(1, _ms(budget.per_s))
-    return (-1 if budget.max is None else budget.max), per_ms
+    return (-1 if budget.max is None else min(budget.max, MOST)), per_ms
 
 
 def _instant(entry: str) -> tuple[int, int]:

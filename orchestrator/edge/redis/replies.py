@@ -6,9 +6,11 @@ A reply is input. Invariant: whatever arrives, it becomes a typed value or a Ren
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from orchestrator.core.failures import Failure
 from orchestrator.core.rendezvous import (
     Closed,
     Held,
@@ -31,6 +33,10 @@ from orchestrator.errors import RendezvousError
 Reply = Seat | Waiting | Held | Refused | Closed | Standing | Lapsed | Superseded | Restart | Settled
 Row = Sequence[Any]
 
+_INSTANT = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")  # an id of the stream
+_TEXTS = ("kind", "group", "node", "message", "error_type", "traceback", "log")  # of a failure
+_NUMBERS = ("rank", "local_rank", "round", "pid", "exit_code", "signal")
+
 
 def _number(value: object) -> int:
     if isinstance(value, float) and value.is_integer():  # the stream's JSON comes from Lua, which knows only doubles
@@ -47,9 +53,19 @@ def _text(value: object) -> str:
 
 
 def _cause(value: object) -> Mapping[str, Any] | None:
-    cause = json.loads(_text(value) or "null")
-    if cause is not None and not isinstance(cause, dict):
+    """A failure as a dict: another agent's words, which end in our result and on our terminal."""
+    told = json.loads(_text(value) or "null")
+    if told is None:
+        return None
+    if not isinstance(told, dict):
         raise TypeError("a cause is a mapping")
+    cause = Failure.from_dict(told).to_dict()  # a TypeError if something is missing
+    for name in _NUMBERS:
+        if cause[name] is not None or name in _NUMBERS[:3]:
+            _number(cause[name])
+    float(cause["at"])
+    for text in (*(cause[name] for name in _TEXTS), *cause["last_lines"]):
+        _text(text)
     return cause
 
 
@@ -94,7 +110,9 @@ _PARSERS: dict[str, Callable[[Row], Reply]] = {
     "held": lambda row: Held(_text(row[0]), _number(row[1])),
     "standing": lambda row: Standing(_number(row[0])),
     "lapsed": lambda row: Lapsed(_text(row[0])),
-    "superseded": lambda row: Superseded(_number(row[0]), _text(row[1])),
+    "superseded": lambda row: Superseded(
+        _number(row[0]), _text(row[1]), tuple(_text(row[2]).split("\t") if row[2] else ())
+    ),
     "restart": _restart,
     "closed": _closed,
     "settled": lambda row: Settled(_number(row[0])),
@@ -111,14 +129,14 @@ def parse(raw: object) -> Reply:
         raise _unexpected(raw, "not a list")
     try:
         return _PARSERS[raw[0]](raw[1:])
-    except (KeyError, IndexError, TypeError, ValueError) as problem:
+    except (KeyError, IndexError, TypeError, ValueError, RecursionError) as problem:
         raise _unexpected(raw, problem) from problem
 
 
 def join_reply(raw: object) -> tuple[str, JoinReply]:
     """The stream's last id before the join, and what the join led to."""
     match raw:
-        case [str(cursor), reply]:
+        case [str(cursor), reply] if _INSTANT.fullmatch(cursor):
             parsed = parse(reply)
             if isinstance(parsed, JoinReply):
                 return cursor, parsed
@@ -161,7 +179,7 @@ def notice(fields: Mapping[str, str]) -> Notice:
     """One entry of the group's stream."""
     try:
         raw = json.loads(fields["reply"])
-    except (KeyError, ValueError) as problem:
+    except (KeyError, ValueError, RecursionError) as problem:
         raise _unexpected(fields, problem) from problem
     parsed = parse(raw)
     if isinstance(parsed, Notice):

@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.edge.guard.client import Exited, Fenced, GuardLost, ServerDied, ServerStarted, sweep_orphans
+from orchestrator.edge.guard.client import (
+    Exited,
+    Fenced,
+    GuardLost,
+    ServerDied,
+    ServerStarted,
+    sweep_orphans,
+)
 from tests.edge.procs import children, is_alive, read_pid, state_of, tagged, wait_until
 
 if TYPE_CHECKING:
@@ -271,6 +278,15 @@ def test_a_server_that_dies_at_once_is_started_ever_more_slowly(agent: Agent) ->
     agent.client.serve(handle, ["false"], agent.env, log=None)
     agent.until(lambda: len(agent.of_kind(ServerStarted)) == 5)
     assert time.monotonic() - began >= 0.02 + 0.04 + 0.08 + 0.16
+
+
+def test_a_stop_between_two_starts_of_a_server_ends_them(agent: Agent) -> None:
+    handle = agent.number()
+    agent.client.serve(handle, ["false"], agent.env, log=None)
+    agent.until(lambda: len(agent.of_kind(ServerDied)) == 4)  # the next start is 0.16 s away
+    agent.client.stop([handle], signal=15, grace_s=0, kill_wait_s=0, ticket=agent.number())
+    agent.wait(Exited, agent.sh("sleep 0.4"))
+    assert len(agent.of_kind(ServerStarted)) == 4
 
 
 def test_a_server_without_restart_stays_down(agent: Agent, tmp_path: Path) -> None:

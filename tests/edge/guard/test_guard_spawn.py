@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -176,3 +177,16 @@ def test_the_guard_imports_nothing_dear(agent: Agent, tmp_path: Path) -> None:
     out = tmp_path / "out.log"
     assert agent.wait(Exited, agent.spawn(sys.executable, "-I", "-S", "-c", code, stdout=str(out))).exit_code == 0
     assert out.read_text().split() == []
+
+
+def test_output_of_an_agent_without_standard_descriptors_does_not_reach_the_guard(tmp_path: Path) -> None:
+    code = (
+        f"import os, sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})\n"
+        "for fd in (0, 1, 2): os.close(fd)\n"
+        "from orchestrator.edge.guard.launch import launch\n"
+        "process = launch()\n"
+        "os.write(1, b'hello'); os.write(2, b'hello')\n"
+        "print(process.sock.fileno(), file=open('fd', 'w'))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert int((tmp_path / "fd").read_text()) > 2

@@ -87,12 +87,31 @@ def test_what_died_before_the_stop_is_not_marked_ours(agent: Agent) -> None:
     assert (exited.signal, exited.sent_by_us) == (signal.SIGSEGV, False)
 
 
+def test_a_grace_of_months_is_a_grace(agent: Agent, tmp_path: Path) -> None:
+    handle = agent.sh("trap 'sleep 0.2; exit 5' TERM; echo $$ > pid; while :; do sleep 0.01; done", cwd=str(tmp_path))
+    read_pid(tmp_path / "pid")
+    ticket = agent.stop(handle, grace_s=1e7, kill_wait_s=1e12)
+    assert agent.wait(Exited, handle).exit_code == 5
+    assert agent.wait(Stopped, ticket).unkillable == ()
+
+
 def test_a_forwarded_signal_does_not_mark_the_exit(agent: Agent) -> None:
     handle = agent.sh("exec sleep 1000")
     agent.pid_of(handle)
     agent.client.signal([handle], signal.SIGUSR1)
     exited = agent.wait(Exited, handle)
     assert (exited.signal, exited.sent_by_us) == (signal.SIGUSR1, False)
+
+
+def test_a_signal_that_is_forwarded_during_a_stop_makes_the_exit_no_less_ours(agent: Agent, tmp_path: Path) -> None:
+    script = "trap '' TERM; trap 'exit 7' USR1; echo $$ > pid; while :; do sleep 0.01; done"
+    handle = agent.sh(script, cwd=str(tmp_path))
+    read_pid(tmp_path / "pid")
+    ticket = agent.stop(handle)
+    agent.client.signal([handle], signal.SIGUSR1)
+    agent.wait(Stopped, ticket)
+    exited = agent.wait(Exited, handle)
+    assert (exited.exit_code, exited.sent_by_us) == (7, True)
 
 
 def test_nothing_to_stop_is_answered_at_once(agent: Agent) -> None:
@@ -252,6 +271,8 @@ def test_an_unkillable_process_is_named_and_waited_for_no_longer_than_allowed(ag
         assert not [event for event in agent.of_kind(Exited) if event.handle == stuck]
     exited = agent.wait(Exited, stuck)  # its end is told when it comes after all
     assert exited.sent_by_us
+    agent.round_trip()
+    assert len(agent.of_kind(Stopped)) == 2, "the stop was answered before, and once"
 
 
 @pytest.mark.skipif(not os.access(FREEZER, os.W_OK), reason="needs a writable freezer cgroup to be unkillable in")

@@ -71,9 +71,11 @@ def test_children_of_all_threads_are_found_with_and_without_the_kernels_help() -
 
 
 def test_a_process_that_is_not_below_the_parent_it_was_found_with_is_spared() -> None:
-    with subprocess.Popen(["sleep", "1000"]) as child:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
         tree.kill_found(child.pid, (1, child.pid))
-        assert tree.look(child.pid) is not None
-        assert child.poll() is None
+        child.stdin.write(b"alive\n")
+        assert child.stdout.readline() == b"alive\n"
         tree.kill_found(child.pid, (os.getpid(),))
         assert child.wait() == -9

@@ -22,7 +22,8 @@
 --
 -- Replies that several commands share:
 --   {"seat", round, token, slot, size, base_rank, world_size, hash, addr, port, charged, consecutive, why}
---   {"waiting", due_ms, joined, full 0|1}    {"standing", due_ms}    {"lapsed", why}    {"superseded", round, why}
+--   {"waiting", due_ms, joined, full 0|1}    {"standing", due_ms}    {"lapsed", why}
+--   {"superseded", round, why, names of the lost, tabs between}
 --   {"restart", round, charged 0|1, delay_ms left, remaining (-1: no bound), reason, cause JSON or ""}
 --   {"closed", outcome, exit_code, reason, cause JSON or "", charged}
 
@@ -87,8 +88,8 @@ end
 -- How the last round that ended did so: superseded or restart.
 local function ended()
   local r = call('HMGET', GROUP, 'end_kind', 'end_round', 'end_why', 'end_charged', 'end_delay', 'end_until', 'end_left',
-    'end_cause')
-  if r[1] == 'superseded' then return {'superseded', tonumber(r[2]), r[3]} end
+    'end_cause', 'end_lost')
+  if r[1] == 'superseded' then return {'superseded', tonumber(r[2]), r[3], r[9]} end
   local left = math.max(0, math.min(tonumber(r[5]), tonumber(r[6]) - now))
   return {'restart', tonumber(r[2]), tonumber(r[4]), left, tonumber(r[7]), r[3], r[8]}
 end
@@ -104,11 +105,8 @@ local function free_left() return free_max < 0 or used(FREE, free_per_ms, 0) < f
 
 -- Take one from the budget of uncharged ends, or close the run: a group that churns for ever helps nobody.
 local function spend_free(why)
-  if not free_left() then
-    close('failed', 1, 'restart.free is spent (' .. free_max .. ' uncharged restarts); ' .. why, '')
-    return false
-  end
-  return free_max < 0 or call('ZADD', FREE, now, get('round'))
+  if free_left() then return free_max < 0 or call('ZADD', FREE, now, get('round')) end
+  close('failed', 1, 'restart.free is spent (' .. free_max .. ' uncharged restarts); ' .. why, '')
 end
 
 -- End the settled round; its members that are alive are expected back.
@@ -122,8 +120,9 @@ local function open_next(kind, why, next_why)
   set('state', 'open', 'end_kind', kind, 'end_round', get('round'), 'end_why', why, 'why', next_why, 'last_join', now)
 end
 
-local function supersede(why)
+local function supersede(why, lost)
   if not is('settled') or not spend_free(why) then return end
+  set('end_lost', table.concat(lost or {}, '\t', 1, math.min(#(lost or {}), 100)))
   open_next('superseded', why, why)
   announce(ended())
 end
@@ -158,23 +157,25 @@ local function lose(members, what)
     for _, key in ipairs({ABSENT, BACK}) do call('SREM', key, member) end
   end
   local shown = table.concat(lost, ', ', 1, math.min(#lost, 3)) .. (#lost > 3 and ' and ' .. #lost - 3 .. ' more' or '')
-  if #lost > 0 then supersede(what or ('lost node' .. (#lost > 1 and 's ' or ' ') .. shown)) end
+  if #lost > 0 then supersede(what or ('lost node' .. (#lost > 1 and 's ' or ' ') .. shown), lost) end
 end
 
 -- When the open round can be settled if nobody else comes; nil with too few. Remembers since when MIN are in.
+-- Survivors are waited for, but not for ever; their time begins when the delay of their restart is over.
 local function settle_at()
   local joined, absent = call('ZCARD', WAITING), call('SCARD', ABSENT)
   if joined < min then return call('HDEL', GROUP, 'min_at') and nil end
   call('HSETNX', GROUP, 'min_at', now)
   if absent == 0 and (joined >= max or call('SCARD', BACK) > 0) then return now end
-  local cap = num('min_at') + 10 * last_call_ms
+  local cap = math.max(num('min_at'), num('end_until')) + 10 * last_call_ms
   return absent > 0 and cap or math.min(cap, num('last_join') + last_call_ms)
 end
 
 -- When those who wait make a new round of a settled one below MAX; nil if never. A round that finishes is left alone.
 local function scale_at()
+  if call('ZCARD', WAITING) == 0 then return call('HDEL', GROUP, 'scale_at') and nil end -- the next is the first again
   local at = get('scale_at')
-  if not at or call('ZCARD', WAITING) == 0 or num('size') >= max then return nil end
+  if not at or num('size') >= max then return nil end
   if call('SCARD', DONE) > 0 or not free_left() then return nil end
   return tonumber(at)
 end
@@ -223,21 +224,20 @@ local function settle()
   announce({'settled', high + 1})
 end
 
+local function next_at() return is('settled') and scale_at() or is('open') and settle_at() end
+
 -- Do what has become due: a scale-up, a settle.
 local function progress()
-  if is('settled') then
-    local at = scale_at()
-    if at and at <= now then supersede('scale up') end
-  elseif is('open') then
-    local at = settle_at()
-    if at and at <= now then settle() end
-  end
+  local at = next_at()
+  if not at or at > now then return end
+  if is('settled') then supersede('scale up') else settle() end
 end
 
 -- The server's clock went back, so no instant of ours may lie ahead of it.
 local function rewind()
-  for _, field in ipairs({'min_at', 'last_join', 'scale_at'}) do
-    if get(field) then set(field, math.min(num(field), now)) end
+  for _, field in ipairs({'min_at', 'last_join', 'scale_at', 'end_until'}) do
+    local latest = field == 'end_until' and now + num('end_delay') or now
+    if get(field) then set(field, math.min(num(field), latest)) end
   end
   for _, key in ipairs({CHARGES, FREE}) do
     for _, round in ipairs(call('ZRANGEBYSCORE', key, '(' .. now, '+inf')) do call('ZADD', key, now, round) end
@@ -261,7 +261,7 @@ local function due_ms()
   local at = now + math.max(1, math.floor(lease_ms / 3))
   local leases = call('ZRANGE', LEASES, 0, 1, 'WITHSCORES')
   for i = 1, #leases, 2 do at = leases[i] == name and at or math.min(at, tonumber(leases[i + 1])) end
-  local due = is('settled') and scale_at() or is('open') and settle_at()
+  local due = next_at()
   -- The quiet after the last join is the last joiner's to end; the others hear of it, or see it when they renew.
   if due and (is('settled') or call('SCARD', ABSENT) > 0 or get('last_joiner') == name) then at = math.min(at, due) end
   return math.max(1, at - now)

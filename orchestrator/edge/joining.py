@@ -1,0 +1,93 @@
+"""Joining a round: from a bid to a seat, however long the others take.
+
+Knows the manners of waiting: for the others, for a name that a dead agent still holds, for a gap in a full group. It
+keeps nothing but the port that it offers. What a seat leads to is not its business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import assert_never
+
+from orchestrator.core.rendezvous import Bid, Claim, Closed, Held, JoinReply, Refused, Seat, Waiting
+from orchestrator.core.specs import JobSpec
+from orchestrator.edge.network import ReservedPort
+from orchestrator.edge.redis.connection import Connection
+from orchestrator.edge.redis.group import GroupStore
+from orchestrator.errors import RendezvousError
+
+GRAIN_S = 0.05  # differences between two looks at a lease that mean nothing
+
+
+class Joining:
+    """One agent's way into rounds. ``settled`` is set by whoever hears that one was settled."""
+
+    def __init__(self, job: JobSpec, connection: Connection, store: GroupStore) -> None:
+        self._job = job
+        self._connection = connection
+        self._store = store
+        self._port: ReservedPort | None = None
+        self.settled = asyncio.Event()
+
+    def close(self) -> None:
+        """Give the port back that the last bid offered."""
+        if self._port is not None:
+            self._port.close()
+
+    async def seat(self, claim: Claim) -> Seat | Closed:
+        """Join the next round and wait for a seat in it, or for the end of the run. Raises RendezvousError."""
+        addr = self._job.node.addr or self._connection.local_addr
+        self.close()
+        self._port = ReservedPort(addr)
+        nproc = self._job.groups[0].worker.nproc
+        bid = Bid(nproc=nproc, addr=addr, port=self._port.number, hint=self._job.node.rank)
+        self.settled.clear()
+        reply = await self._store.join(bid, claim)
+        full_since = time.monotonic()
+        while not isinstance(reply, Seat | Closed):
+            if not isinstance(reply, Waiting) or not reply.full:
+                full_since = time.monotonic()
+            elif time.monotonic() - full_since >= self._job.rendezvous.lease_s:  # nobody's lease ran out meanwhile
+                most = self._job.groups[0].max_nodes
+                raise RendezvousError(f"run {self._job.run_id} has all {most} nodes that it may have")
+            reply = await self._wait(reply, bid, claim)
+        return reply
+
+    async def _wait(self, reply: Waiting | Held | Refused, bid: Bid, claim: Claim) -> JoinReply:
+        match reply:
+            case Waiting():
+                try:
+                    async with asyncio.timeout(reply.due_ms / 1000):
+                        await self.settled.wait()
+                except TimeoutError:
+                    pass  # due: our asking makes the server look again
+                self.settled.clear()
+                return await self._store.seat(claim)
+            case Held():
+                return await self._outwait(reply, bid, claim)
+            case Refused():
+                raise RendezvousError(reply.why)
+            case _:
+                assert_never(reply)
+
+    async def _outwait(self, held: Held, bid: Bid, claim: Claim) -> JoinReply:
+        """Wait until the lease of whoever has our name ends. Ask often: a group that nobody asks prolongs its leases.
+
+        For the same reason one prolongation proves nothing: the server gives every lease one when it was away.
+        """
+        ends, prolonged = time.monotonic() + held.ms_left / 1000, 0
+        while True:
+            left = max(0.0, ends - time.monotonic()) + GRAIN_S
+            await asyncio.sleep(min(left, self._job.rendezvous.lease_s / 3))
+            answer = await self._store.join(bid, claim)
+            if not isinstance(answer, Held):
+                return answer
+            now_ends = time.monotonic() + answer.ms_left / 1000
+            prolonged += now_ends > ends + GRAIN_S
+            ends = now_ends
+            if prolonged > 1:
+                raise RendezvousError(
+                    f"node name {self._job.node.name!r} belongs to a live agent ({answer.holder}); "
+                    "give this one another node.name"
+                )

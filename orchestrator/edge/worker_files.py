@@ -1,0 +1,61 @@
+"""One worker process of a round, and the files that are its: logs, error file, result file."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.core.ranks import Place
+
+RESULT_LIMIT = 1 << 20  # bytes of a result file; beyond that it is no result
+
+
+@dataclass(slots=True)
+class Worker:
+    """One process of this round, and the files that are its."""
+
+    place: Place
+    handle: int
+    directory: Path
+    pid: int | None = None
+    ended: bool = False
+
+    def make_directory(self) -> None:
+        """Make its directory; what an earlier run of the same run_id left there is kept beside it, as RANK~1."""
+        if self.directory.exists():
+            others = (self.directory.with_name(f"{self.directory.name}~{number}") for number in itertools.count(1))
+            self.directory.rename(next(other for other in others if not other.exists()))
+        self.directory.mkdir(parents=True)
+
+    def reported(self) -> Mapping[str, Any] | None:
+        """The JSON object that it wrote to its result file; None if there is no such thing."""
+        try:
+            with self.result_file.open("rb") as file:
+                value = json.loads(file.read(RESULT_LIMIT))
+        except (OSError, ValueError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    @property
+    def error_file(self) -> Path:
+        """Where the worker, or torch in it, describes its error."""
+        return self.directory / "error.json"
+
+    @property
+    def result_file(self) -> Path:
+        """Where it reports values."""
+        return self.directory / "result.json"
+
+    @property
+    def stderr(self) -> Path:
+        """Its standard error."""
+        return self.directory / "stderr.log"
+
+    @property
+    def stdout(self) -> Path:
+        """Its standard output."""
+        return self.directory / "stdout.log"
