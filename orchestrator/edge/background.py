@@ -10,7 +10,7 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
@@ -41,9 +41,14 @@ class RunClosed(Exception):
 class BackgroundMembership:
     """One agent's part in one group. Begins with the first `join`, ends with `leave` or with the process."""
 
-    def __init__(self, job: JobSpec, url: str, nonce: str) -> None:
-        self._job = job
-        self._connection = Connection.from_url(url, grace_s=job.rendezvous.server_grace_s)
+    def __init__(self, job: JobSpec, url: str, nonce: str, say: Callable[[str], None]) -> None:
+        """``say`` is told, from another thread, when the server cannot be reached and when it can again."""
+        self._connection = Connection.from_url(
+            url,
+            grace_s=job.rendezvous.server_grace_s,
+            on_lost=lambda reason: say(f"no answer from {self._connection.address.masked}, trying on: {reason}"),
+            on_back=lambda: say(f"{self._connection.address.masked} answers again"),
+        )
         group = job.groups[0]
         self._store = GroupStore(
             self._connection,

@@ -118,7 +118,8 @@ def create(params: RendezvousParameters) -> Handler:
     at = f"[{host}]" if ":" in host else host
     url = f"{'rediss' if options.tls else 'redis'}://{who}{at}:{port}/{options.db}"
     name = f"{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
-    return Handler(params.run_id, BackgroundMembership(_job(params, options, name), url, secrets.token_hex(8)), url)
+    membership = BackgroundMembership(_job(params, options, name), url, secrets.token_hex(8), log.warning)
+    return Handler(params.run_id, membership, url)
 
 
 def _job(params: RendezvousParameters, options: Options, name: str) -> JobSpec:

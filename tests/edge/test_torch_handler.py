@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
@@ -21,6 +22,7 @@ from torch.distributed.elastic.rendezvous import (
 )
 from torch.distributed.elastic.utils.store import barrier, store_timeout, synchronize
 
+from orchestrator.edge.network import ReservedPort
 from orchestrator.edge.torch_handler import Handler, Options, create, factory
 
 pytestmark = pytest.mark.torch
@@ -219,3 +221,14 @@ def test_what_cannot_be_is_refused(conf: dict[str, str], said: str) -> None:
 def test_a_run_needs_an_id_of_its_own(run_id: str) -> None:
     with pytest.raises(ValueError, match="--rdzv-id: give this run an id"):
         create(params(run_id))
+
+
+def test_a_server_that_does_not_answer_is_named_while_the_agent_tries_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with closing(ReservedPort("127.0.0.1")) as nobody:
+        one = create(RendezvousParameters("orchestrator", f"127.0.0.1:{nobody.number}", "r", 1, 1, join_timeout="1.6"))
+        with pytest.raises(RendezvousTimeoutError, match="no server at"):
+            one.next_rendezvous()
+    assert any("trying on" in message for message in caplog.messages)
+    one._membership.leave("the test is over")
