@@ -3,6 +3,7 @@
 OrchestratorError            an exit code, and a message of path + fact + remedy
 ├── ConfigError        2     the configuration; nothing was started
 ├── RendezvousError    3     the agents could not meet, or the server is gone
+│   └── RoundEnded           a worker's round is over; what it asks for is the next round's business
 ├── NodeError          4     this node is unfit: an unkillable process, a failed preflight
 └── InternalError     70     our bug; the only one that shows a traceback
     └── IllegalEvent         the machine has no row for an event in its state
@@ -66,6 +67,10 @@ class RendezvousError(OrchestratorError):
     """The agents could not meet: a timeout, a refusal, or a server that stayed away for too long."""
 
     exit_code = ExitCode.RENDEZVOUS
+
+
+class RoundEnded(RendezvousError):
+    """This worker's round is over: its group has moved on, and what it shares is closed to it."""
 
 
 class NodeError(OrchestratorError):

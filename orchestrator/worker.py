@@ -1,18 +1,24 @@
 """What a worker script may import: cheap, standard library only, and without effect outside the orchestrator.
 
-A script never needs it: everything here can be done by writing a file. Invariant: a full or missing disk costs the
-report, with a warning, and never the training.
+A script never needs it: reports can be made by writing a file. Invariant: a full or missing disk costs the report, with
+a warning, and never the training. `store` alone needs the orchestrator: without it there is nobody to share with.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import threading
 import warnings
 from pathlib import Path
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orchestrator.edge.redis.worker_store import Store
+
 _lock = threading.Lock()
+_store: Store | None = None
 
 
 def report(**values: object) -> None:
@@ -33,6 +39,22 @@ def report(**values: object) -> None:
             draft.replace(path)
         except OSError as error:
             warnings.warn(f"report() was lost: {path}: {error.strerror}", RuntimeWarning, stacklevel=2)
+
+
+def store() -> Store:
+    """What the workers of this group share in this round: ``set``, ``get``, ``wait``, ``add`` and ``barrier``.
+
+    Always the same object. A new round begins with nothing, and a worker that is left over from an earlier one gets
+    `RoundEnded`. Outside the orchestrator: RuntimeError.
+    """
+    global _store  # noqa: PLW0603 - one set of connections a process
+    with _lock:
+        if _store is None:
+            from orchestrator.edge.redis.worker_store import Store  # noqa: PLC0415 - only who shares pays for sockets
+
+            _store = Store.from_environment(os.environ)
+            atexit.register(_store.close)
+        return _store
 
 
 def _reported(path: Path) -> dict[str, object]:

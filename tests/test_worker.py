@@ -75,3 +75,9 @@ def test_importing_it_brings_in_nothing_beyond_the_standard_library() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     heavy = {"hydra", "omegaconf", "redis", "rich", "transitions", "yaml", "asyncio"}
     assert not heavy & set(loaded)
+
+
+def test_sharing_brings_in_sockets_and_no_redis_client() -> None:
+    code = "import sys; import orchestrator.worker, orchestrator.edge.redis.worker_store; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"redis", "asyncio", "ssl", "importlib.resources"} & set(loaded)

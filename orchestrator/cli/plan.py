@@ -93,7 +93,8 @@ def _workers(job: Job, group: GroupSpec) -> Iterator[dict[str, Any]]:
         consecutive=0,
     )
     for place in ranks.places(seat, nproc):
-        env = ranks.worker_env(spec, group, place, {}, error_file="", result_file="")
+        where = spec.rendezvous.url or _LATER
+        env = ranks.worker_env(spec, group, place, {}, error_file="", result_file="", store=where)
         env |= dict.fromkeys((name for name in _AT_START if name not in group.worker.env), _LATER)
         unset = [name for name, value in group.worker.env.items() if value is None]
         yield {

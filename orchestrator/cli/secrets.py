@@ -14,13 +14,16 @@ from urllib.parse import quote, unquote
 MASK = "***"
 _NAME = re.compile(r"(token|secret|passw(or)?d|passphrase|credential|key)s?(?![a-z])", re.IGNORECASE)
 _URL = re.compile(r"(//[^/\s'\"@:]*):([^\s'\"]+)@")
+_OURS = {"ORCHESTRATOR_TOKEN": False, "ORCHESTRATOR_STORE": True}  # a fence; a URL with credentials
 _SHORTEST = 4  # a shorter value would be found inside ordinary words; it is masked where it stands, not by value
 _HARMLESS = frozenset({"true", "false", "null", "none", "auto"})
 
 
 def is_secret_name(name: str) -> bool:
     """Whether a variable of this name holds a secret: WANDB_API_KEY does, TOKENIZERS_PARALLELISM does not."""
-    return bool(_NAME.search(name)) and name != "ORCHESTRATOR_TOKEN"  # a fence, and no secret
+    if name in _OURS:
+        return _OURS[name]
+    return bool(_NAME.search(name))
 
 
 def url_password(text: str) -> str | None:

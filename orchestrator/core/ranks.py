@@ -50,9 +50,19 @@ def rank_variables(place: Place, role: str) -> dict[str, str]:
 
 
 def worker_env(
-    job: JobSpec, group: GroupSpec, place: Place, inherited: Mapping[str, str], *, error_file: str, result_file: str
+    job: JobSpec,
+    group: GroupSpec,
+    place: Place,
+    inherited: Mapping[str, str],
+    *,
+    error_file: str,
+    result_file: str,
+    store: str,
 ) -> dict[str, str]:
-    """The complete environment of one worker: inherited, then what the launcher says, then ``worker.env``."""
+    """The complete environment of one worker: inherited, then what the launcher says, then ``worker.env``.
+
+    ``store`` is the server's URL with credentials, for what workers share.
+    """
     seat, budget = place.seat, group.restart.budget.max
     env = dict(inherited)
     if place.local_world_size > 1:
@@ -71,6 +81,7 @@ def worker_env(
         "ORCHESTRATOR_ROUND": str(seat.round),
         "ORCHESTRATOR_TOKEN": str(seat.token),
         "ORCHESTRATOR_RESULT_FILE": result_file,
+        "ORCHESTRATOR_STORE": store,
     }
     for name, value in group.worker.env.items():
         if value is None:

@@ -48,7 +48,15 @@ class Agent:
         self._journal = journal
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._membership = Membership(job, connection, store, self.post, self.log)
-        self._workers = LocalWorkers(job, group, processes=processes, tailer=tailer, post=self.post, log=self.log)
+        self._workers = LocalWorkers(
+            job,
+            group,
+            processes=processes,
+            tailer=tailer,
+            store=connection.address.url,
+            post=self.post,
+            log=self.log,
+        )
         self._performer = Performer(group, self._membership, self._workers, processes, self.post)
         self._tasks: asyncio.TaskGroup | None = None
         processes.on_lost = lambda: self.post(Message(event=Event.GUARD_LOST, reason="the guard process died"))

@@ -1,10 +1,29 @@
-"""The port that each agent offers for MASTER_PORT."""
+"""What each agent offers for MASTER_ADDR and MASTER_PORT."""
 
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Self
+
+
+def published_addr(local_addr: str, server_host: str) -> str:
+    """The address under which others reach us: that of our connection to the server, which they reach too.
+
+    On the server's own host that is the loopback, where the host's name leads there (as Debian's /etc/hosts has it for
+    every host's own name). Then the name by which all know the server is a name of ours.
+    """
+    if not _is_loopback(local_addr) or not server_host or _is_loopback(server_host):
+        return local_addr
+    return server_host
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host == "localhost" or host.startswith("localhost.") or host.endswith(".localhost")
 
 
 class ReservedPort:

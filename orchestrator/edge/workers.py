@@ -39,6 +39,7 @@ class LocalWorkers:
         *,
         processes: Processes,
         tailer: Tailer | None,
+        store: str,
         post: Post,
         log: Callable[..., None],
     ) -> None:
@@ -46,6 +47,7 @@ class LocalWorkers:
         self._group = group
         self._processes = processes
         self._tailer = tailer
+        self._store = store  # the URL under which workers reach what they share
         self._post = post
         self._log = log
         self._workers: dict[int, Worker] = {}
@@ -86,6 +88,7 @@ class LocalWorkers:
             os.environ,
             error_file=str(worker.error_file),
             result_file=str(worker.result_file),
+            store=self._store,
         )
         self._processes.guard.spawn(
             worker.handle,

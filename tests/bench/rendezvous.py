@@ -1,9 +1,11 @@
 """How long N agents take to meet, and to meet again after one has died, on a real server; and what it costs it.
 
     python tests/bench/rendezvous.py --agents 1000 --json
+    python tests/bench/rendezvous.py --agents 128 --peer torch
 
 Light agents: the real commands and the real stream on one connection each, without processes. They are connected
-before the clock starts, and spread over ``--processes`` processes.
+before the clock starts, and spread over ``--processes`` processes. ``--peer torch`` has as many handlers of torch's
+c10d backend meet afterwards (``peer_join_s``), and ours behind the same call (``handler_join_s``).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from orchestrator.core.specs import Backoff, Budget, RendezvousKind, RendezvousS
 from orchestrator.edge.embedded import find_server
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.group import GroupStore
+from tests.bench import torch_rendezvous
 from tests.edge.servers import Server
 
 RENDEZVOUS = RendezvousSpec(
@@ -168,6 +171,21 @@ def measure(agents: int, processes: int) -> dict[str, object]:
     }
 
 
+def beside_torch(agents: int) -> dict[str, object]:
+    """The same number of agents as torch's handlers, in two processes as there are two cores: its backend, and ours."""
+    if agents > torch_rendezvous.MOST:
+        raise SystemExit(f"--peer torch: at most {torch_rendezvous.MOST} agents")
+    endpoint = torch_rendezvous.free_endpoint()
+    server = Server(find_server(), "--port", endpoint.rpartition(":")[2], "--bind", "127.0.0.1")
+    server.start()
+    try:
+        ours_s = torch_rendezvous.join_s("orchestrator", endpoint, agents, 2)
+    finally:
+        server.stop()
+    peer_s = torch_rendezvous.join_s("c10d", torch_rendezvous.free_endpoint(), agents, 2)
+    return {"handler_join_s": ours_s, "peer": "torch c10d", "peer_join_s": peer_s}
+
+
 def spread(marks: list[tuple[str, float, float]], what: str) -> float:
     """From the first begin to the last end; one machine, so one monotonic clock."""
     chosen = [(began, ended) for name, began, ended in marks if name == what]
@@ -178,10 +196,14 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--agents", type=int, default=128)
     parser.add_argument("--processes", type=int, default=0, help="0: one, and four from 10,000 agents on")
+    parser.add_argument("--peer", choices=["torch"], help="measure torch's own rendezvous beside ours")
     parser.add_argument("--json", action="store_true", help="print JSON (the only form there is)")
     options = parser.parse_args()
     processes = options.processes or (4 if options.agents >= 10_000 else 1)
-    print(json.dumps(measure(options.agents, processes), indent=2))
+    found = measure(options.agents, processes)
+    if options.peer:
+        found |= beside_torch(options.agents)
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

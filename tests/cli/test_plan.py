@@ -30,6 +30,12 @@ def test_commands_and_environment_of_each_worker(commands: Commands) -> None:
     assert workers[0]["unset"] == ["N"]
 
 
+def test_the_way_to_what_workers_share_is_not_shown(commands: Commands) -> None:
+    planned = plan(commands, "run_id=j", "rendezvous.url=redis://:hunter2@h:1/0", "--", "true")
+    assert planned["groups"][0]["workers"][0]["env"]["ORCHESTRATOR_STORE"] == "***"
+    assert "hunter2" not in json.dumps(planned)
+
+
 def test_each_setting_has_its_origin(commands: Commands, tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(
         "worker:\n  cmd: 'true'\n  env:\n    A: 1\nrestart:\n  kind: always\n  budget: {max: 7}\n"

@@ -19,7 +19,17 @@ VALUES = st.text(st.characters(exclude_categories=["Cs", "Cc"])).filter(
 
 
 @pytest.mark.parametrize(
-    "name", ["WANDB_API_KEY", "HF_TOKEN", "hf_tokens", "PGPASSWORD", "DB_PASSWD", "apiKey", "MY_SECRET_2"]
+    "name",
+    [
+        "WANDB_API_KEY",
+        "HF_TOKEN",
+        "hf_tokens",
+        "PGPASSWORD",
+        "DB_PASSWD",
+        "apiKey",
+        "MY_SECRET_2",
+        "ORCHESTRATOR_STORE",
+    ],
 )
 def test_names_that_say_secret(name: str) -> None:
     assert is_secret_name(name)

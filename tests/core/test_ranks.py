@@ -49,7 +49,7 @@ JOB = JobSpec(
 
 def env_of(local_rank: int, inherited: dict[str, str]) -> dict[str, str]:
     place = places(SEAT, 4)[local_rank]
-    return worker_env(JOB, GROUP, place, inherited, error_file="/e", result_file="/r")
+    return worker_env(JOB, GROUP, place, inherited, error_file="/e", result_file="/r", store="unix:///s")
 
 
 def test_a_worker_sees_torchruns_variables() -> None:
@@ -78,6 +78,7 @@ def test_a_worker_sees_torchruns_variables() -> None:
         "ORCHESTRATOR_ROUND": "3",
         "ORCHESTRATOR_TOKEN": "170",
         "ORCHESTRATOR_RESULT_FILE": "/r",
+        "ORCHESTRATOR_STORE": "unix:///s",
         "LR": "0.1",
     }
 
@@ -89,13 +90,13 @@ def test_what_the_user_set_is_not_overruled() -> None:
 
 def test_a_budget_without_bound_is_shown_as_no_restarts_to_torch() -> None:
     unbounded = replace(GROUP, restart=group(budget=None).restart)
-    env = worker_env(JOB, unbounded, places(SEAT, 1)[0], {}, error_file="/e", result_file="/r")
+    env = worker_env(JOB, unbounded, places(SEAT, 1)[0], {}, error_file="/e", result_file="/r", store="unix:///s")
     assert env["TORCHELASTIC_MAX_RESTARTS"] == "0"
 
 
 def test_a_single_worker_keeps_its_threads() -> None:
     (place,) = places(SEAT, 1)
-    env = worker_env(JOB, GROUP, place, {}, error_file="/e", result_file="/r")
+    env = worker_env(JOB, GROUP, place, {}, error_file="/e", result_file="/r", store="unix:///s")
     assert "OMP_NUM_THREADS" not in env
 
 

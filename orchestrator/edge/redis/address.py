@@ -1,11 +1,12 @@
 """Where the server is: a URL, taken apart once, and what may be shown of it.
 
-Nothing here connects. Invariant: no text that leaves this module (but `will_address` and the options) holds a secret.
+Nothing here connects. Invariant: no text that leaves this module holds a secret, but `url`, `will_address` and the
+options.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -42,6 +43,7 @@ class Address:
     options: dict[str, Any]
     connection_class: type[AbstractConnection]
     timeout_s: float = COMMAND_TIMEOUT_S
+    url: str = field(default="", repr=False)  # as it was given, for workers
 
     @classmethod
     def from_url(cls, url: str) -> Address:
@@ -56,7 +58,7 @@ class Address:
             options.pop(key, None)
         if connection_class is UnixDomainSocketConnection and not options.get("path"):
             raise RendezvousError(f"rendezvous.url: {masked} names no socket; write unix:///path/to/socket")
-        address = cls(masked, options, connection_class, options.pop("socket_timeout", COMMAND_TIMEOUT_S))
+        address = cls(masked, options, connection_class, options.pop("socket_timeout", COMMAND_TIMEOUT_S), url)
         address.new_link()  # an option that no connection knows shows here
         return address
 

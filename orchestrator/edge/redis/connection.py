@@ -18,6 +18,7 @@ from typing import Self
 
 from redis.exceptions import NoScriptError, RedisError
 
+from orchestrator.edge.network import published_addr
 from orchestrator.edge.redis.address import Address
 from orchestrator.edge.redis.faults import Fault, judge
 from orchestrator.edge.redis.scripts import Script
@@ -103,7 +104,7 @@ class Connection:
 
     @property
     def local_addr(self) -> str:
-        """The address at which this host was seen by the server's side of the network, once open."""
+        """The address under which other clients of the server reach this host, once open."""
         return self._local_addr
 
     async def open(self, within_s: float, bound: str = " (rendezvous.join_timeout_s)") -> None:
@@ -123,7 +124,7 @@ class Connection:
             ) from error
         finally:
             silence.cancel()
-        self._local_addr = self._commands.local_addr()
+        self._local_addr = published_addr(self._commands.local_addr(), self.address.options.get("host", ""))
         self._opened = True
 
     async def close(self) -> None:
