@@ -1,15 +1,17 @@
-"""``orchestratectl``: looks at jobs. ``plan`` and ``graph`` take what ``orchestrate`` takes, and start nothing.
+"""``orchestratectl``: looks at jobs, and deals with runs.
 
-Each verb is a function from its words to a text and to JSON-ready values. Invariant: no verb executes a command line.
+``plan`` and ``graph`` take what ``orchestrate`` takes, and start nothing: functions from words to a text and to
+JSON-ready values. The others are those of `control`. Invariant: no verb executes a command line.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
+from orchestrator.cli import control
 from orchestrator.cli.main import guarded, show_version
 from orchestrator.errors import ConfigError, ExitCode, Problem
 
@@ -42,15 +44,18 @@ def _graph(words: list[str]) -> Answer:
 
 VERBS: dict[str, Callable[[list[str]], Answer]] = {"plan": _plan, "graph": _graph}
 _HELP = """\
-orchestratectl: looks at jobs, and starts nothing.
+orchestratectl: looks at jobs, and deals with runs.
 
-  orchestratectl VERB [--json] WORDS…       WORDS is what orchestrate takes; see orchestrate --help
+  orchestratectl VERB [--json] WORDS…       plan, graph: WORDS is what orchestrate takes; see orchestrate --help
+  orchestratectl VERB [--json] URL RUN_ID   the others: the server on which a run meets, and its run_id
 
 {verbs}
 
   orchestratectl plan recipe=hello worker.nproc=2
   orchestratectl plan --json mine.yaml
   orchestratectl graph restart=never -- python train.py
+  orchestratectl status --watch redis://:secret@10.0.0.1:6379 j1
+  orchestratectl drain NODE redis://:secret@10.0.0.1:6379 j1
 
   --json      the same for programs
   --help      this text
@@ -59,26 +64,29 @@ orchestratectl: looks at jobs, and starts nothing.
 
 
 def _control(words: list[str]) -> int:
+    known = {**VERBS, **control.VERBS}
     cut = words.index("--") if "--" in words else len(words)
     ours = words[:cut]
     if {"-h", "--help"}.intersection(ours):
-        _write(_HELP.format(verbs="\n".join(f"  {name:8}{verb.__doc__}" for name, verb in VERBS.items())))
+        _write(_HELP.format(verbs="\n".join(f"  {name:8}{verb.__doc__}" for name, verb in known.items())))
         return ExitCode.SUCCEEDED
     if "--version" in ours[:1]:
         return show_version()
     name, asked = (ours or [""])[0], [word for word in ours[1:] if word != "--json"]
-    if name not in VERBS:
-        raise ConfigError([_no_verb(name)])
+    if name not in known:
+        raise ConfigError([_no_verb(name, known)])
+    if name in control.VERBS:
+        return control.VERBS[name](words[1:])
     text, values = VERBS[name](asked + words[cut:])
     _write(json.dumps(values, indent=2) + "\n" if "--json" in ours else text)
     return ExitCode.SUCCEEDED
 
 
-def _no_verb(name: str) -> Problem:
+def _no_verb(name: str, known: Collection[str]) -> Problem:
     from orchestrator.config.report import listed, nearest, show  # noqa: PLC0415 - a mistake is rare
 
     fact = f"{show(name)} is not a verb" if name else "is missing"
-    return Problem("verb", fact, f"{nearest(name, VERBS)}known: {listed(VERBS)}; see orchestratectl --help")
+    return Problem("verb", fact, f"{nearest(name, known)}known: {listed(known)}; see orchestratectl --help")
 
 
 def _write(text: str) -> None:

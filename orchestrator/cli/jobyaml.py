@@ -33,8 +33,7 @@ def job_yaml(job: Job) -> str:
         data["recipe"] = {**header, "needs": job.data["recipe"].get("needs", []), "dir": None}
     if isinstance(data.get("worker"), dict):
         data["worker"]["cmd"] = _anchored(data["worker"].get("cmd"), job)
-    known = {value: name for name, value in os.environ.items() if is_secret_name(name) and worth_masking(value)}
-    data = _without_secrets(data, "", known)
+    data = without_secrets(data)
     return _HEAD + _needed(job, data) + yaml12.write(data)
 
 
@@ -58,6 +57,12 @@ def _anchored(cmd: Any, job: Job) -> Any:  # noqa: ANN401 - unresolved YAML
                 cmd.replace(plain[at], shlex.quote(path), 1) if words is not cmd else [*cmd[:at], path, *cmd[at + 1 :]]
             )
     return cmd
+
+
+def without_secrets(data: Any) -> Any:  # noqa: ANN401 - unresolved YAML
+    """``data`` with each literal secret, also one that the environment holds, replaced by a reference to a variable."""
+    known = {value: name for name, value in os.environ.items() if is_secret_name(name) and worth_masking(value)}
+    return _without_secrets(data, "", known)
 
 
 def _without_secrets(node: Any, name: str, known: dict[str, str]) -> Any:  # noqa: ANN401 - unresolved YAML

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from orchestrator.cli.argv import Line
+    from orchestrator.cli.compose import Composed
     from orchestrator.cli.job import Job
     from orchestrator.cli.secrets import Secrets
 
@@ -114,13 +115,24 @@ def _sweeps(line: Line) -> bool:
 
 def _run(line: Line) -> int:
     """One job in this process."""
+    return begin(*prepare(line))
+
+
+def prepare(line: Line) -> tuple[Composed, Job]:
+    """Compose and check the job of ``line``; nothing is started or written yet."""
     from orchestrator.cli import resolvers  # noqa: PLC0415
-    from orchestrator.cli.compose import compose, perform  # noqa: PLC0415
+    from orchestrator.cli.compose import compose  # noqa: PLC0415
     from orchestrator.cli.job import check, claim  # noqa: PLC0415
 
     made = resolvers.register()
     composed = compose(line)
-    job = claim(check(composed.cfg, line, made, composed.problems), line, made)
+    return composed, claim(check(composed.cfg, line, made, composed.problems), line, made)
+
+
+def begin(composed: Composed, job: Job) -> int:
+    """Run a job until it ends."""
+    from orchestrator.cli.compose import perform  # noqa: PLC0415
+
     outcome: list[int] = []
     perform(composed, lambda _cfg: outcome.append(_start(job)))
     return outcome[0]
@@ -129,11 +141,12 @@ def _run(line: Line) -> int:
 def _start(job: Job) -> int:
     """Hand a checked job to whoever runs it."""
     from orchestrator.cli.jobyaml import job_yaml  # noqa: PLC0415
+    from orchestrator.cli.publication import publication  # noqa: PLC0415
     from orchestrator.cli.run import run_job  # noqa: PLC0415
 
     for note in job.notes:
         _say(f"note: {note}", job.secrets)
-    return run_job(job.spec, job_yaml=job_yaml(job), secrets=job.secrets)
+    return run_job(job.spec, job_yaml=job_yaml(job), publication=publication(job), secrets=job.secrets)
 
 
 def _sweep(line: Line) -> int:

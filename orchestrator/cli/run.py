@@ -24,6 +24,7 @@ from orchestrator.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from orchestrator.core.publication import Publication
     from orchestrator.edge.agent import Agent
     from orchestrator.edge.console import Console
     from orchestrator.edge.embedded import EmbeddedServer
@@ -36,7 +37,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 DRAIN_WITHIN_S = 5.0  # how long the end waits for a terminal that does not take what workers wrote
 
 
-def run_job(job: JobSpec, *, job_yaml: str, secrets: Secrets) -> int:
+def run_job(job: JobSpec, *, job_yaml: str, publication: Publication, secrets: Secrets) -> int:
     """Take part in ``job`` until it ends; returns the exit code. Raises only for our own bugs."""
     process = launch()  # first: its interpreter starts while this one imports
     try:
@@ -49,7 +50,7 @@ def run_job(job: JobSpec, *, job_yaml: str, secrets: Secrets) -> int:
 
     server = _plan_server(job)  # makes a directory, which is the guard's to remove as soon as it has heard of it
     processes = Processes(process, server)
-    return asyncio.run(_run(job, job_yaml, secrets, processes, server))
+    return asyncio.run(_run(job, secrets, processes, server, job_yaml=job_yaml, publication=publication))
 
 
 def _plan_server(job: JobSpec) -> EmbeddedServer | None:
@@ -61,7 +62,13 @@ def _plan_server(job: JobSpec) -> EmbeddedServer | None:
 
 
 async def _run(
-    job: JobSpec, job_yaml: str, secrets: Secrets, processes: Processes, server: EmbeddedServer | None
+    job: JobSpec,
+    secrets: Secrets,
+    processes: Processes,
+    server: EmbeddedServer | None,
+    *,
+    job_yaml: str,
+    publication: Publication,
 ) -> int:
     from orchestrator.cli.terminal import Terminal
     from orchestrator.edge.agent import Agent
@@ -82,7 +89,7 @@ async def _run(
     tailer = Tailer(console) if job.logs.kind is LogsKind.TEE else None
     if tailer is not None:
         tailer.start()
-    connection, store = _rendezvous(job, server, journal)
+    connection, store = _rendezvous(job, publication, server, journal)
     processes.bequeath(store.last_will("its agent died"))
     agent = Agent(job, processes=processes, connection=connection, store=store, journal=journal, tailer=tailer)
     terminal.begin(server.shared_url if server is not None else None)
@@ -136,7 +143,9 @@ def _journal(job: JobSpec, secrets: Secrets, console: Console) -> Journal:
     )
 
 
-def _rendezvous(job: JobSpec, server: EmbeddedServer | None, journal: Journal) -> tuple[Connection, GroupStore]:
+def _rendezvous(
+    job: JobSpec, publication: Publication, server: EmbeddedServer | None, journal: Journal
+) -> tuple[Connection, GroupStore]:
     from orchestrator.edge.redis.connection import Connection
     from orchestrator.edge.redis.group import GroupStore
 
@@ -157,6 +166,7 @@ def _rendezvous(job: JobSpec, server: EmbeddedServer | None, journal: Journal) -
         max_nodes=group.max_nodes,
         rendezvous=job.rendezvous,
         restart=group.restart,
+        publication=publication,
     )
     return connection, store
 

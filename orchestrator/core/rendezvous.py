@@ -144,7 +144,15 @@ class Settled:
     round: int
 
 
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """An operator wishes that the agent ``nonce``, which holds the name ``node``, stops its workers and leaves."""
+
+    node: str
+    nonce: str
+
+
 JoinReply = Seat | Waiting | Held | Refused | Closed  # replies to join and seat
 RenewReply = Standing | Waiting | Lapsed | Superseded | Restart | Closed
 Verdict = Standing | Superseded | Restart | Closed | Lapsed  # replies to fail, done and verdict
-Notice = Settled | Superseded | Restart | Closed  # what the group's stream tells
+Notice = Settled | Superseded | Restart | Closed | Drained  # what the group's stream tells

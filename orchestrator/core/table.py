@@ -128,8 +128,8 @@ REPEAT_WAITS: Table = (
 BUSY: frozenset[State] = frozenset({S.STARTING, S.HEALTHY})  # workers run and nobody stops them yet
 ENDING: frozenset[State] = frozenset({S.STOPPING, S.DRAINING})  # workers are being stopped
 
-STOP_EVENTS: frozenset[Event] = frozenset({E.STOP_REQUESTED, E.PREEMPTED, E.RUN_CLOSED, E.RENDEZVOUS_FAILED})
-"""What ends a run from any state. These rows mask dead ends, so the verification does not count them."""
+STOP_EVENTS: frozenset[Event] = frozenset({E.STOP_REQUESTED, E.PREEMPTED, E.DRAINED, E.RUN_CLOSED, E.RENDEZVOUS_FAILED})
+"""What ends a run, or our part in it, from any state. They mask dead ends, so the verification does not count them."""
 
 
 def build(spec: GroupSpec, *, preempt: bool = False) -> Table:
@@ -158,7 +158,7 @@ def _restart_blocks(spec: GroupSpec) -> Iterable[Row]:
 def _endings(rows: Iterable[Row], states: Iterable[State], preempt: bool) -> list[Row]:
     """For every state: how it is left when the run must end, unless a block has said so already."""
     known = {(row.source, row.event) for row in rows}
-    events = [E.STOP_REQUESTED, E.RUN_CLOSED, E.RENDEZVOUS_FAILED, *([E.PREEMPTED] if preempt else [])]
+    events = [E.STOP_REQUESTED, E.DRAINED, E.RUN_CLOSED, E.RENDEZVOUS_FAILED, *([E.PREEMPTED] if preempt else [])]
     made = [
         Row(state, event, S.CLOSING, _closing_effects(state, event))
         for state in states

@@ -51,6 +51,7 @@ class Event(StrEnum):
     RENDEZVOUS_FAILED = "rendezvous_failed"  # timeout, refusal, or the server is gone for good
     STOP_REQUESTED = "stop_requested"
     PREEMPTED = "preempted"
+    DRAINED = "drained"  # an operator wishes that this node leaves; the others go on
     RUN_LEFT = "run_left"  # the last word to the group was said
 
 

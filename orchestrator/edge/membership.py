@@ -16,6 +16,7 @@ from orchestrator.core.failures import Failure
 from orchestrator.core.rendezvous import (
     Claim,
     Closed,
+    Drained,
     Lapsed,
     Notice,
     RenewReply,
@@ -159,6 +160,9 @@ class Membership:
                 self._tell(Event.LEASE_LOST, said.why)
             case Closed():
                 self._post(self.closed(said))
+            case Drained():
+                ending = Ending(outcome=Outcome.STOPPED, exit_code=int(ExitCode.SUCCEEDED), reason="drained")
+                self._post(Message(event=Event.DRAINED, reason="this node is drained", ending=ending))
             case _:
                 assert_never(said)
 

@@ -16,6 +16,7 @@ from orchestrator.errors import InternalError, NodeError
 from tests.cli.invoke import Commands
 
 ROOT = Path(main.__file__).parents[2]
+VERBS = "known: drain, graph, join, plan, restart, status, stop; see orchestratectl --help"
 IMPORTS = """
 import sys
 from orchestrator.cli import main, torchrun
@@ -195,10 +196,10 @@ def test_the_control_commands_version_is_ours(commands: Commands) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "error: verb: is missing; known: graph, plan; see orchestratectl --help\n"),
+        ([], f"error: verb: is missing; {VERBS}\n"),
         (
             ["pln"],
-            "error: verb: 'pln' is not a verb; did you mean 'plan'? known: graph, plan; see orchestratectl --help\n",
+            f"error: verb: 'pln' is not a verb; did you mean 'plan'? {VERBS}\n",
         ),
     ],
 )

@@ -40,7 +40,7 @@ class World:
 
     def happen(self) -> None:
         """Something that nobody ordered."""
-        options = [Event.STOP_REQUESTED, Event.LEASE_LOST, Event.GUARD_LOST, Event.RENDEZVOUS_FAILED]
+        options = [Event.STOP_REQUESTED, Event.DRAINED, Event.LEASE_LOST, Event.GUARD_LOST, Event.RENDEZVOUS_FAILED]
         state = self.machine.state
         if state in {State.STARTING, State.HEALTHY}:
             options += [Event.WORKER_FAILED, Event.ROUND_SUPERSEDED]
@@ -51,7 +51,7 @@ class World:
         if state is State.BACKOFF and self.spec.max_nodes > 1:
             options.append(Event.PEER_FAILED)
         event = self.choose(*options)
-        if event is Event.STOP_REQUESTED:
+        if event in {Event.STOP_REQUESTED, Event.DRAINED}:
             self.outcome = self.outcome or Outcome.STOPPED
         if event is Event.RENDEZVOUS_FAILED:
             self.outcome = self.outcome or Outcome.FAILED

@@ -70,6 +70,15 @@ def test_workers_are_stopped_before_a_run_is_left(spec: GroupSpec, preempt: bool
 
 
 @pytest.mark.parametrize(("spec", "preempt"), CONFIGS, ids=IDS)
+def test_a_node_can_be_drained_in_every_state_and_that_kills_nothing(spec: GroupSpec, preempt: bool) -> None:
+    rows = build(spec, preempt=preempt)
+    drained = {row.source: row for row in rows if row.event is Event.DRAINED}
+    assert set(drained) == states(rows) - FINAL
+    assert {row.target for row in drained.values()} == {State.CLOSING}
+    assert not any(Effect.KILL_WORKERS in row.effects for row in drained.values())
+
+
+@pytest.mark.parametrize(("spec", "preempt"), CONFIGS, ids=IDS)
 def test_a_lost_guard_is_replaced_in_every_state(spec: GroupSpec, preempt: bool) -> None:
     rows = build(spec, preempt=preempt)
     revived = {row.source for row in rows if row.event is Event.GUARD_LOST and Effect.REVIVE_GUARD in row.effects}
@@ -130,8 +139,9 @@ def test_stop_rows_do_not_hide_a_dead_end() -> None:
 
 def test_the_graph_shows_every_move_of_the_machine() -> None:
     drawing = mermaid(SOUND)
+    everywhere = {Event.STOP_REQUESTED, Event.DRAINED, Event.RENDEZVOUS_FAILED}
     for row in SOUND:
-        if row.source is not row.target and row.event not in {Event.STOP_REQUESTED, Event.RENDEZVOUS_FAILED}:
+        if row.source is not row.target and row.event not in everywhere:
             drawn = f"{row.source} --> {row.target}: " in drawing and row.event in drawing
             assert drawn or row.event is Event.RUN_CLOSED, row
     assert drawing.startswith("stateDiagram-v2\n    [*] --> INIT\n")

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import pytest
 
 from orchestrator.core.failures import Failure
+from orchestrator.core.publication import Publication
 from orchestrator.core.rendezvous import Bid, Claim, JoinReply, Seat, Waiting
 from orchestrator.core.specs import Backoff, Budget, RendezvousKind, RendezvousSpec, RestartKind, RestartPolicy
 from orchestrator.edge.embedded import find_server
@@ -200,6 +201,7 @@ class World:
     def __init__(self, server: Server, stack: AsyncExitStack) -> None:
         self.server = server
         self.run_id = f"run-{secrets.token_hex(4)}"
+        self.publication: Publication | None = None  # what members publish
         self._stack = stack
 
     def connection(
@@ -239,6 +241,7 @@ class World:
             max_nodes=nodes[1],
             rendezvous=replace(RENDEZVOUS, **rendezvous),  # type: ignore[arg-type]  # only the durations are varied
             restart=restart,
+            publication=self.publication,
         )
         return Member(node, store, Bid(nproc=nproc, addr=f"addr-{node}", port=1000 + len(node), hint=hint))
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from orchestrator.core.publication import Publication
 from orchestrator.core.rendezvous import Closed, Restart, Settled, Standing, Superseded, Waiting
 from orchestrator.core.specs import RuleAction
 from orchestrator.core.words import Outcome
@@ -107,6 +108,7 @@ def ttls(run: World) -> dict[str, int]:
 def test_no_key_lives_for_ever(server: Server) -> None:
     async def scenario() -> None:
         async with world(server) as run:
+            run.publication = Publication({"nodes": "1:3"})
             seen: set[str] = set()
 
             def check(low_ms: int = 3_500_000, high_ms: int = 3_600_000) -> None:
@@ -131,7 +133,7 @@ def test_no_key_lives_for_ever(server: Server) -> None:
             check()
             assert seen == {key.rpartition(":")[2] for key in group_keys("x", "r")}, "a key was never looked at"
             await a.store.close(a.claim, Outcome.STOPPED, 1, "end", None)
-            assert set(ttls(run)) == {"group", "events"}
+            assert set(ttls(run)) == {"group", "events", "job"}
             check(86_000_000, 86_400_000)
 
     asyncio.run(scenario())

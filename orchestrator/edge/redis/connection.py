@@ -86,6 +86,7 @@ class Connection:
         self._reader = Wire(address, MAX_BLOCK_S)
         self._opened = False
         self._away: dict[Wire, float] = {}  # who gets no answer, and since when on the monotonic clock
+        self.outages = 0  # after each of them the server may have forgotten everything
         self._reason = "no answer"
         self._local_addr = "127.0.0.1"
 
@@ -106,8 +107,11 @@ class Connection:
         """The address under which other clients of the server reach this host, once open."""
         return self._local_addr
 
-    async def open(self, within_s: float) -> None:
-        """Meet the server; what waiting cannot mend is raised at once, everything else after ``within_s``."""
+    async def open(self, within_s: float, bound: str = " (rendezvous.join_timeout_s)") -> None:
+        """Meet the server; what waiting cannot mend is raised at once, everything else after ``within_s``.
+
+        ``bound`` says, in the message, what set that time.
+        """
         if self._opened:
             return
         silence = asyncio.get_running_loop().call_later(TELL_AFTER_S, self._lose, self._commands)
@@ -116,7 +120,7 @@ class Connection:
                 await self._insist(self._commands, lambda: self._commands.ask("PING"))
         except TimeoutError as error:
             raise RendezvousError(
-                f"no server at {self.address.masked} within {within_s:g} s (rendezvous.join_timeout_s): {self._reason}"
+                f"no server at {self.address.masked} within {within_s:g} s{bound}: {self._reason}"
             ) from error
         finally:
             silence.cancel()
@@ -213,7 +217,10 @@ class Connection:
         return self._away.setdefault(wire, time.monotonic())
 
     def _recovered(self, wire: Wire) -> None:
-        if self._away.pop(wire, None) is not None and not self._away:
+        if self._away.pop(wire, None) is None:
+            return
+        self.outages += 1
+        if not self._away:
             self._on_back()
 
 

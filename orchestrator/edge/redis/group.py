@@ -13,10 +13,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from orchestrator.core.failures import Failure
+from orchestrator.core.publication import Publication, differences
 from orchestrator.core.rendezvous import (
     Bid,
     Claim,
     Closed,
+    Drained,
     Held,
     JoinReply,
     Lapsed,
@@ -58,13 +60,17 @@ class GroupStore:
         max_nodes: int,
         rendezvous: RendezvousSpec,
         restart: RestartPolicy,
+        publication: Publication | None = None,
     ) -> None:
         for what, text in (("run_id", run_id), ("role", role), ("node.name", node), ("nonce", nonce)):
             _check_name(what, text)
         self._connection = connection
         self._keys = group_keys(run_id, role)
+        self._run_id, self._role = run_id, role
         self._who = (node, nonce)
         self._restart = restart
+        self._publication = publication
+        self._published: int | None = None  # before the outage of this number
         self._rules: tuple[int, ...] = (
             max(1, _ms(rendezvous.lease_s)),
             _ms(max(HOUR_S, 2 * rendezvous.server_grace_s)),
@@ -81,6 +87,7 @@ class GroupStore:
 
     async def join(self, bid: Bid, claim: Claim) -> JoinReply:
         """Take part in the next round. Repeat it when `Held` says that the name will be free."""
+        await self._publish(claim)
         self._bid = bid
         hint = -1 if bid.hint is None else bid.hint
         raw = await self._call("join", claim, bid.nproc, bid.addr, bid.port, hint)
@@ -96,13 +103,19 @@ class GroupStore:
         reply = replies.seat_reply(await self._call("seat", claim))
         if not isinstance(reply, Lapsed):
             return reply
+        self._published = None  # what the server has forgotten may be everything
         return Refused(reply.why) if self._bid is None else await self.join(self._bid, claim)
 
     async def renew(self, claim: Claim) -> RenewReply:
         """Prolong our lease, and learn whether the claimed round stands. ``Waiting(0, …)``: ask for the seat now."""
         if self._held:  # there is no lease of ours yet, and that is no news
             return Waiting(max(1, self._rules[0] // 3), 0)
-        return replies.renew_reply(await self._call("renew", claim))
+        reply = replies.renew_reply(await self._call("renew", claim))
+        if isinstance(reply, Lapsed):
+            self._published = None
+        else:
+            await self._publish(claim)
+        return reply
 
     async def fail(self, claim: Claim, action: RuleAction, delay_s: float, consecutive: int, cause: Failure) -> Verdict:
         """Report that the claimed round has failed here; the group decides once, by the most severe report."""
@@ -141,6 +154,8 @@ class GroupStore:
             for entry, fields in await self._connection.read(self._keys[EVENTS], self._cursor or "0-0"):
                 self._cursor = entry
                 notice = replies.notice(fields)
+                if isinstance(notice, Drained) and (notice.node, notice.nonce) != self._who:
+                    continue
                 if isinstance(notice, Restart) and notice.delay_ms > 0:
                     age_ms = await self._connection.server_ms() - _instant(entry)[0]
                     notice = replace(notice, delay_ms=max(0, notice.delay_ms - max(0, age_ms)))
@@ -154,6 +169,21 @@ class GroupStore:
         words = ("EVAL", leave.source, len(self._keys), *self._keys, *self._caller(Claim()), _clip(why))
         address = self._connection.address
         return address.will_address(), tuple(encode(*command) for command in (*address.greeting(), words))
+
+    async def _publish(self, claim: Claim) -> None:
+        """Have the job on the server, for whoever joins by it or asks. A run that has another job will not have us."""
+        before = self._connection.outages
+        if self._publication is None or self._published == before:
+            return
+        ours, budget = self._publication, _budget(self._restart.budget)
+        for text in ("", ours.text):  # it is long, and nearly always there already
+            raw = await self._call("publish", claim, self._role, ours.digest, text, *budget)
+            known, theirs = replies.publish_reply(raw)
+            if theirs is not None:
+                raise _other_job(self._run_id, ours, theirs)
+            if known:
+                self._published = before
+                return
 
     def _caller(self, claim: Claim) -> tuple[str | int, ...]:
         """ARGV[1] to ARGV[16] of every command, see lua/lib.lua."""
@@ -170,6 +200,17 @@ class GroupStore:
 
     async def _call(self, command: str, claim: Claim, *args: str | int) -> object:
         return await self._connection.call(script(command), self._keys, (*self._caller(claim), *args))
+
+
+def _other_job(run_id: str, ours: Publication, theirs: str) -> RendezvousError:
+    try:
+        found = differences(ours, Publication.from_text(theirs))
+    except ValueError as problem:
+        found = (f"what the run has cannot be read: {problem}",)
+    return RendezvousError(
+        f"run {run_id} has another job than this agent: {'; '.join(found)}. "
+        "Start all agents of a run with the same job, or give this one another run_id"
+    )
 
 
 def _check_name(what: str, text: str) -> None:

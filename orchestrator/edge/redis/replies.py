@@ -13,6 +13,7 @@ from typing import Any
 from orchestrator.core.failures import Failure
 from orchestrator.core.rendezvous import (
     Closed,
+    Drained,
     Held,
     JoinReply,
     Lapsed,
@@ -30,7 +31,7 @@ from orchestrator.core.rendezvous import (
 from orchestrator.core.words import Outcome
 from orchestrator.errors import RendezvousError
 
-Reply = Seat | Waiting | Held | Refused | Closed | Standing | Lapsed | Superseded | Restart | Settled
+Reply = Seat | Waiting | Held | Refused | Closed | Standing | Lapsed | Superseded | Restart | Settled | Drained
 Row = Sequence[Any]
 
 _INSTANT = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")  # an id of the stream
@@ -116,6 +117,7 @@ _PARSERS: dict[str, Callable[[Row], Reply]] = {
     "restart": _restart,
     "closed": _closed,
     "settled": lambda row: Settled(_number(row[0])),
+    "drained": lambda row: Drained(_text(row[0]), _text(row[1])),
 }
 
 
@@ -185,3 +187,15 @@ def notice(fields: Mapping[str, str]) -> Notice:
     if isinstance(parsed, Notice):
         return parsed
     raise _unexpected(raw, "no notice")
+
+
+def publish_reply(raw: object) -> tuple[bool, str | None]:
+    """Whether a job is published now, and the other one that is there instead of it."""
+    match raw:
+        case ["published"]:
+            return True, None
+        case ["unpublished"]:
+            return False, None
+        case ["differs", str(job)]:
+            return False, job
+    raise _unexpected(raw, "no reply to publish")

@@ -24,8 +24,9 @@ KEY_NAMES = (
     "charges",
     "free",
     "events",
+    "job",
 )
-"""What follows the group's prefix, in the order of KEYS in ``lua/lib.lua``."""
+"""What a key's name ends with, in the order of KEYS in ``lua/lib.lua``; the last is the run's, the others a group's."""
 
 EVENTS = KEY_NAMES.index("events")
 
@@ -48,5 +49,6 @@ def script(name: str) -> Script:
 
 
 def group_keys(run_id: str, role: str) -> tuple[str, ...]:
-    """All keys of a group. Those of a run share a hash tag, and so a slot of a cluster."""
-    return tuple(f"orchestrator:{{{run_id}}}:{role}:{name}" for name in KEY_NAMES)
+    """All keys of a group, and its run's. Those of a run share a hash tag, and so a slot of a cluster."""
+    run = f"orchestrator:{{{run_id}}}"
+    return (*(f"{run}:{role}:{name}" for name in KEY_NAMES[:-1]), f"{run}:{KEY_NAMES[-1]}")

@@ -9,6 +9,7 @@
 local bid = {
   nproc = number(ARGV[17], 0, 'nproc'), addr = text(ARGV[18], 255, 'addr'), port = number(ARGV[19], 0, 'port'),
 }
+local NEWCOMER, HINTED = 1e9, 1e7 -- priorities: slots are smaller than both
 local hint = number(ARGV[20], -1, 'hint')
 
 -- A server that knows no slots orders its first round by what is claimed, then by hint, then by arrival.

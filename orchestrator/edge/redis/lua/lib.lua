@@ -13,7 +13,8 @@
 -- KEYS[10]  done     set   members of the settled round that have reported success
 -- KEYS[11]  charges  zset  round -> instant at which its restart was charged
 -- KEYS[12]  free     zset  round -> instant at which it ended without a charge
--- KEYS[13]  events   stream of {reply: JSON of settled, superseded, restart or closed, as commands reply them}
+-- KEYS[13]  events   stream of {reply: JSON of settled, superseded, restart, closed, as replied, or {"drained", node, nonce}}
+-- KEYS[14]  job      hash  {digest, job, role:NAME -> JSON of its rules}; the run's, shared by its groups
 --
 -- ARGV[1]   name        ARGV[2]  nonce
 -- ARGV[3]   claim: round    ARGV[4] token    ARGV[5] slot    ARGV[6] size    ARGV[7] members hash    ARGV[8] charged
@@ -29,9 +30,8 @@
 
 local call = redis.call
 local GROUP, LEASES, NONCES, BIDS, WAITING, ABSENT, BACK = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local SEATS, SLOTS, DONE, CHARGES, FREE, EVENTS = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12], KEYS[13]
+local SEATS, SLOTS, DONE, CHARGES, FREE, EVENTS, JOB = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14]
 local CLOSED_TTL_MS, EVENTS_KEPT, HUGE = 86400000, 256, 9007199254740992
-local NEWCOMER, HINTED = 1e9, 1e7 -- priorities in `waiting`: slots are smaller than both
 
 local function text(value, limit, what)
   return #value <= limit and value or error('BADARG ' .. what .. ' is longer than ' .. limit .. ' bytes')
@@ -82,7 +82,7 @@ local function close(outcome, exit_code, why, cause)
   set('state', 'closed', 'outcome', outcome, 'exit_code', exit_code, 'close_why', why, 'close_cause', cause)
   call('DEL', LEASES, NONCES, BIDS, WAITING, ABSENT, BACK, SEATS, SLOTS, DONE, CHARGES, FREE)
   announce(closed())
-  for _, key in ipairs({GROUP, EVENTS}) do call('PEXPIRE', key, CLOSED_TTL_MS) end
+  for _, key in ipairs({GROUP, EVENTS, JOB}) do call('PEXPIRE', key, CLOSED_TTL_MS) end
 end
 
 -- How the last round that ended did so: superseded or restart.

@@ -1,0 +1,50 @@
+-- status: the group as it stands, for people and tools. It changes nothing, so a lease that ran out is still shown.
+--
+-- KEYS       all keys of the group, see lib.lua
+-- ARGV[1-16] the caller and the group's rules; the claim is not looked at
+-- ARGV[17]   budget_max (-1: no bound)    ARGV[18] budget_per_ms (0: the whole run)
+-- returns    {"status", state or "", round, size, world, why, charged, restarts left (-1: no bound), uncharged restarts
+--            left (-1: no bound), members, waiting, the last round's end or {}, outcome or {}}
+--            members: {name, slot, base_rank, nproc, addr, port, lease_ms left, reported success 0|1}, by slot
+--            waiting: {name, nproc, addr, port, lease_ms left}, in the order of the coming round
+
+local budget_max, budget_per_ms = number(ARGV[17], -1, 'budget_max'), number(ARGV[18], 0, 'budget_per_ms')
+
+local function left(bound, key, per_ms, floor)
+  if bound < 0 then return -1 end
+  local since = per_ms > 0 and '(' .. now - per_ms or '-inf'
+  return math.max(0, bound - math.max(call('ZCOUNT', key, since, '+inf'), per_ms == 0 and floor or 0))
+end
+
+local function bid_of(member) return cjson.decode(call('HGET', BIDS, member) or '{"nproc":0,"addr":"","port":0}') end
+local function lease_of(member) return (tonumber(call('ZSCORE', LEASES, member)) or now) - now end
+
+local function members()
+  local found, seats = {}, call('HGETALL', SEATS)
+  for i = 1, #seats, 2 do
+    local member, bid = seats[i], bid_of(seats[i])
+    local slot, base = seats[i + 1]:match('^(%d+):(%d+)$')
+    found[#found + 1] = {member, tonumber(slot), tonumber(base), bid.nproc, bid.addr, bid.port, lease_of(member),
+      call('SISMEMBER', DONE, member)}
+  end
+  table.sort(found, function(one, other) return one[2] < other[2] end)
+  return found
+end
+
+local function waiting()
+  local found = {}
+  for _, member in ipairs(call('ZRANGE', WAITING, 0, -1)) do
+    local bid = bid_of(member)
+    found[#found + 1] = {member, bid.nproc, bid.addr, bid.port, lease_of(member)}
+  end
+  return found
+end
+
+local function status()
+  local why = get(is('settled') and 'seat_why' or is('closed') and 'close_why' or 'why')
+  return {'status', get('state') or '', num('round'), num('size'), num('world'), why or '', num('charged'),
+    left(budget_max, CHARGES, budget_per_ms, num('charged')), left(free_max, FREE, free_per_ms, 0), members(), waiting(),
+    get('end_kind') and ended() or {}, is('closed') and closed() or {}}
+end
+
+return status()
