@@ -252,9 +252,10 @@ def test_logs_that_cannot_be_made_fail_the_run_with_the_reason(launch: Launcher,
 def test_a_bug_ends_with_70_a_result_and_nothing_left(nodes: Nodes, tmp_path: Path, name: str) -> None:
     fault = patched(tmp_path, "workers", name, "None")
     elastic = ("nodes=1:2", "rendezvous.lease_s=60", "rendezvous.scale_up_s=0.1")
-    good = nodes.start("a", *elastic, *SLEEP)
+    work = python("import os, time", "'UNLUCKY' in os.environ and os._exit(1)", "time.sleep(600)")
+    good = nodes.start("a", *elastic, *work)
     alone = in_round(good, 1)
-    bad = nodes.start("b", *elastic, *python("raise SystemExit(1)"), env=fault)
+    bad = nodes.start("b", *elastic, *work, env={**fault, "UNLUCKY": "1"})
     assert bad.wait() == 70
     assert (bad.result["state"], bad.result["exit_code"]) == ("FAILED", 70)
     assert "'NoneType' object is not callable" in bad.result["reason"]
