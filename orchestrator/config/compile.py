@@ -39,6 +39,7 @@ from orchestrator.core.specs import (
     LogsKind,
     LogsSpec,
     NodeSpec,
+    OnIsolation,
     RendezvousKind,
     RendezvousSpec,
     RestartKind,
@@ -169,6 +170,9 @@ def _rendezvous(chosen: RendezvousEmbedded | RendezvousRedis) -> RendezvousSpec:
         lease_s=chosen.lease_s,
         scale_up_s=chosen.scale_up_s,
         server_grace_s=chosen.server_grace_s,
+        spares=chosen.spares,
+        on_isolation=OnIsolation(chosen.on_isolation),
+        reopen=chosen.reopen,
     )
 
 

@@ -113,6 +113,16 @@ def word(*words: str) -> Reader:
     return read
 
 
+def counted_flag(value: object, path: str, report: Report) -> object:
+    """True or false; a count, as in Slurm's variables, is true above 0."""
+    found = {"true": 1, "false": 0}.get(value, _whole(value)) if isinstance(value, str) else _whole(value)
+    if isinstance(value, bool):
+        return value
+    if found is None:
+        return report.problem(path, f"{show(value)} is not allowed", "allowed: true, false, or a count")
+    return found > 0
+
+
 def list_of(read: Reader) -> Reader:
     """A list; a single value that is none stands for a list of one."""
 

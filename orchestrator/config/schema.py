@@ -17,6 +17,7 @@ from orchestrator.config.convert import Choices, choice, key, section
 from orchestrator.config.readers import (
     catchable,
     console,
+    counted_flag,
     host_port,
     list_of,
     mapping_of,
@@ -119,7 +120,10 @@ class RendezvousEmbedded:
     last_call_s: float = key(seconds, default=1.0)
     lease_s: float = key(number(1, what="seconds"), default=5.0)
     scale_up_s: float = key(seconds, default=10.0)
+    spares: int = key(whole(0), default=0)
     server_grace_s: float = key(seconds, default=600.0)
+    on_isolation: str = key(word("stop", "run"), default="stop")
+    reopen: bool = key(counted_flag, default=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +136,10 @@ class RendezvousRedis:
     last_call_s: float = key(seconds, default=1.0)
     lease_s: float = key(number(1, what="seconds"), default=5.0)
     scale_up_s: float = key(seconds, default=10.0)
+    spares: int = key(whole(0), default=0)
     server_grace_s: float = key(seconds, default=600.0)
+    on_isolation: str = key(word("stop", "run"), default="stop")
+    reopen: bool = key(counted_flag, default=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

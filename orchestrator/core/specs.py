@@ -47,6 +47,13 @@ class RendezvousKind(StrEnum):
     REDIS = "redis"
 
 
+class OnIsolation(StrEnum):
+    """What becomes of workers while their agent is cut off from the server, and for all we know from the others too."""
+
+    STOP = "stop"
+    RUN = "run"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
     """This agent's identity: ``name`` is unique among live agents of a run, ``rank`` a hint for the first round."""
@@ -135,6 +142,9 @@ class RendezvousSpec:
     lease_s: float
     scale_up_s: float
     server_grace_s: float
+    spares: int = 0  # agents beyond the most nodes that stand by for a gap
+    on_isolation: OnIsolation = OnIsolation.STOP
+    reopen: bool = False  # whether our first join continues a run that has failed or was stopped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
