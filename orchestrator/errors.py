@@ -73,6 +73,10 @@ class RoundEnded(RendezvousError):
     """This worker's round is over: its group has moved on, and what it shares is closed to it."""
 
 
+class ValuesLost(RendezvousError):
+    """The round stands, but the server has lost its memory since it began, and with it what its workers had shared."""
+
+
 class NodeError(OrchestratorError):
     """This node cannot take part."""
 

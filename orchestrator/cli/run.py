@@ -164,6 +164,7 @@ def _rendezvous(
         nonce=randomness.token_hex(8),
         min_nodes=group.min_nodes,
         max_nodes=group.max_nodes,
+        spare_nodes=group.spare_nodes,
         rendezvous=job.rendezvous,
         restart=group.restart,
         publication=publication,

@@ -17,7 +17,7 @@ from orchestrator.core.specs import GroupSpec, JobSpec, LogsKind, RestartKind
 from orchestrator.edge.embedded import LOG_NAME
 
 _QUIET = {"worker_started", "worker_exited", "failure_reported"}  # told by what they lead to, if they lead anywhere
-_NO_WORKERS = {"INIT", "RENDEZVOUS", "DECIDING", "BACKOFF"}  # states in which there is nobody to wait for
+_NO_WORKERS = {"INIT", "RENDEZVOUS", "STANDBY", "DECIDING", "BACKOFF"}  # states in which there is nobody to wait for
 
 
 class Voice(Protocol):
@@ -122,6 +122,8 @@ class Terminal:
 
     def _membership_line(self, record: Mapping[str, Any]) -> list[Line]:
         """What ends a round without anyone's failure is only told by the transition that it causes."""
+        if record.get("on") == "stood_by":
+            return [Line(f"standing by: {record.get('reason')}")]
         word = {
             "round_superseded": "the membership changes",
             "lease_lost": "this node's lease has lapsed",

@@ -74,6 +74,7 @@ def compile_job(
                 role=job.role,
                 min_nodes=job.nodes[0],
                 max_nodes=job.nodes[1],
+                spare_nodes=job.rendezvous.spares,
                 worker=worker,
                 restart=_restart(job.restart),
             ),
@@ -170,7 +171,6 @@ def _rendezvous(chosen: RendezvousEmbedded | RendezvousRedis) -> RendezvousSpec:
         lease_s=chosen.lease_s,
         scale_up_s=chosen.scale_up_s,
         server_grace_s=chosen.server_grace_s,
-        spares=chosen.spares,
         on_isolation=OnIsolation(chosen.on_isolation),
         reopen=chosen.reopen,
     )

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-PROTOCOL = 1  # of commands and keys: agents of different ones cannot meet
+PROTOCOL = 2  # of commands and keys: agents of different ones cannot meet
 DEEPEST = 60  # a recipe may be 50 deep
 SHOWN = 60  # characters of a value in a message
 _NOTHING = object()

@@ -7,17 +7,50 @@ the wire: replies give milliseconds left, because no two clocks agree.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
 from typing import Any
 
 from orchestrator.core.words import Outcome
 
 
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """A restart that was charged: the round that it ended, and how long ago."""
+
+    round: int
+    age_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The newest charges of a run, as its members carry them for a server that loses its memory.
+
+    ``forgiven`` charges, of before the run was reopened, no longer count against the budget.
+    """
+
+    forgiven: int = 0
+    charges: tuple[Charge, ...] = ()
+
+    def older(self, by_ms: int) -> Ledger:
+        """The same after ``by_ms``."""
+        aged = tuple(Charge(charge.round, charge.age_ms + by_ms) for charge in self.charges)
+        return replace(self, charges=aged)
+
+    def charged(self, round_: int) -> Ledger:
+        """The same with a charge for the end of a round, which is charged once, however often it is heard of."""
+        if any(charge.round == round_ for charge in self.charges):
+            return self
+        return replace(self, charges=(Charge(round_, 0), *self.charges))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What the caller knows of the group, sent with every command: the newest round in which it had a seat.
+    """What the caller knows of the group, sent with every command: the newest round that it has had a seat in.
 
-    A server that has lost its memory learns from it how far rounds and tokens had got. Zeros: never seated.
+    A server that has lost its memory learns from it how far rounds and tokens had got, and goes back to that round.
+    ``slot`` -1: the caller had no seat in it, it has only heard of it. Zeros: it has heard of none.
+    ``seat`` is what it gives back to such a server; None when that round is over for the caller.
     """
 
     round: int = 0
@@ -26,6 +59,9 @@ class Claim:
     size: int = 0
     members_hash: str = ""
     charged: int = 0
+    ledger: Ledger = Ledger()
+    seat: Seat | None = None
+    succeeded: bool = False  # all its workers of that round
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +80,7 @@ class Seat:
     charged: int  # restarts charged to the run so far
     consecutive: int  # charged restarts since the group was last healthy for long
     why: str = ""  # what made this round: "first", "worker failed", "lost node b", …
+    ledger: Ledger = field(default=Ledger(), compare=False)  # as of the reply
 
     def claim(self) -> Claim:
         """What to send with later commands."""
@@ -54,7 +91,17 @@ class Seat:
             size=self.size,
             members_hash=self.members_hash,
             charged=self.charged,
+            ledger=self.ledger,
+            seat=self,
         )
+
+
+class Place(IntEnum):
+    """Where somebody who waits stands."""
+
+    NEXT = 0  # in the round that is about to be settled
+    STANDBY = 1  # a round stands without us; the next gap in it, or the next round, is ours
+    FULL = 2  # there are more than the run may have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +116,16 @@ class Bid:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Joined, not settled yet; ask again in ``due_ms`` at the latest. ``full``: beyond MAX, waits for a gap."""
+    """Joined, without a seat yet; ask again in ``due_ms`` at the latest.
+
+    ``round`` and ``token`` are those of the last round that was settled, which had no place for us.
+    """
 
     due_ms: int
     joined: int
-    full: bool = False
+    place: Place = Place.NEXT
+    round: int = 0
+    token: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +159,14 @@ class Standing:
     """The round stands, we are in it, our lease is renewed. ``due_ms``: call again then, a foreign lease may end."""
 
     due_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restoring:
+    """The server has lost its memory, and our round is being restored; ``back``: our seat in it is."""
+
+    due_ms: int
+    back: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +213,6 @@ class Drained:
 
 
 JoinReply = Seat | Waiting | Held | Refused | Closed  # replies to join and seat
-RenewReply = Standing | Waiting | Lapsed | Superseded | Restart | Closed
-Verdict = Standing | Superseded | Restart | Closed | Lapsed  # replies to fail, done and verdict
+RenewReply = Standing | Waiting | Lapsed | Restoring | Superseded | Restart | Closed
+Verdict = Standing | Superseded | Restart | Closed | Lapsed | Restoring  # replies to fail, done, verdict and restore
 Notice = Settled | Superseded | Restart | Closed | Drained  # what the group's stream tells

@@ -128,6 +128,7 @@ class GroupSpec:
     max_nodes: int
     worker: WorkerSpec
     restart: RestartPolicy
+    spare_nodes: int = 0  # agents beyond ``max_nodes`` that stand by for a gap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +143,6 @@ class RendezvousSpec:
     lease_s: float
     scale_up_s: float
     server_grace_s: float
-    spares: int = 0  # agents beyond the most nodes that stand by for a gap
     on_isolation: OnIsolation = OnIsolation.STOP
     reopen: bool = False  # whether our first join continues a run that has failed or was stopped
 

@@ -20,6 +20,7 @@ class GroupState(StrEnum):
     UNMET = "unmet"  # published, but nobody has joined yet
     OPEN = "open"  # its agents are meeting
     SETTLED = "settled"  # a round runs
+    RESTORING = "restoring"  # its server had lost its memory, and hears from its agents of the round that runs
     CLOSED = "closed"
 
 

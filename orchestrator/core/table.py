@@ -71,6 +71,14 @@ MEMBERSHIP: Table = (
 )  # fmt: skip
 """The membership changed, or no longer counts us: even an only member can be forgotten, or be taken for dead."""
 
+STANDBY: Table = (
+    Row(S.RENDEZVOUS, E.STOOD_BY,             S.STANDBY,     (F.AWAIT_SEAT,)),
+    Row(S.STANDBY,    E.ROUND_SETTLED,        S.STARTING,    (F.START_WORKERS,)),
+    Row(S.STANDBY,    E.LEASE_LOST,           S.RENDEZVOUS,  (F.JOIN_ROUND,)),
+    Row(S.STANDBY,    E.GUARD_LOST,           S.STANDBY,     (F.REVIVE_GUARD,)),
+)  # fmt: skip
+"""There may be more agents than places: by ``MIN:MAX`` while a round below MAX runs, or as spares."""
+
 PEERS: Table = (
     Row(S.STARTING,   E.PEER_FAILED,          S.STOPPING,    (F.STOP_WORKERS,)),
     Row(S.HEALTHY,    E.PEER_FAILED,          S.STOPPING,    (F.STOP_WORKERS,)),
@@ -135,6 +143,8 @@ STOP_EVENTS: frozenset[Event] = frozenset({E.STOP_REQUESTED, E.PREEMPTED, E.DRAI
 def build(spec: GroupSpec, *, preempt: bool = False) -> Table:
     """The table of this group: the core, and a block for each feature that its configuration uses."""
     rows = [*CORE, *MEMBERSHIP, *GUARD]
+    if spec.spare_nodes > 0 or spec.max_nodes > spec.min_nodes:
+        rows += STANDBY
     if spec.max_nodes > 1:
         rows += PEERS
     if spec.restart.kind is not RestartKind.NEVER:

@@ -14,6 +14,7 @@ class State(StrEnum):
 
     INIT = "INIT"
     RENDEZVOUS = "RENDEZVOUS"  # joining the next round, until it is settled
+    STANDBY = "STANDBY"  # a round stands without us; waits for a gap in it, or for the next one
     STARTING = "STARTING"  # the round is settled; local workers are being spawned
     HEALTHY = "HEALTHY"  # every local worker runs
     DRAINING = "DRAINING"  # stopping for a membership change; goes back to RENDEZVOUS
@@ -35,6 +36,7 @@ class Event(StrEnum):
 
     AGENT_STARTED = "agent_started"
     ROUND_SETTLED = "round_settled"
+    STOOD_BY = "stood_by"  # joined, but a round stands in which there is no place for us yet
     WORKERS_STARTED = "workers_started"
     WORKERS_SUCCEEDED = "workers_succeeded"  # every local worker exited well
     WORKER_FAILED = "worker_failed"  # the first local failure of a round
@@ -59,6 +61,7 @@ class Effect(StrEnum):
     """What to do about it. The agent performs effects; what they learn comes back as events."""
 
     JOIN_ROUND = "join_round"
+    AWAIT_SEAT = "await_seat"
     START_WORKERS = "start_workers"
     STOP_WORKERS = "stop_workers"
     KILL_WORKERS = "kill_workers"

@@ -58,6 +58,7 @@ class BackgroundMembership:
             nonce=nonce,
             min_nodes=group.min_nodes,
             max_nodes=group.max_nodes,
+            spare_nodes=group.spare_nodes,
             rendezvous=job.rendezvous,
             restart=group.restart,
         )
@@ -177,6 +178,8 @@ class BackgroundMembership:
     async def _join(self) -> Seat:
         self._seat = None
         message = await self._membership.join(0)
+        while message.event is Event.STOOD_BY:
+            message = await self._membership.stand_by(0)
         if message.seat is None:
             self._ending = message.ending
             if message.ending is None:

@@ -23,7 +23,7 @@ from orchestrator.edge.workers import LocalWorkers
 from orchestrator.errors import ExitCode, InternalError, RendezvousError
 
 WAITING: frozenset[Effect] = frozenset(
-    {Effect.JOIN_ROUND, Effect.AWAIT_DECISION, Effect.START_BACKOFF, Effect.REPORT_SUCCESS}
+    {Effect.JOIN_ROUND, Effect.AWAIT_SEAT, Effect.AWAIT_DECISION, Effect.START_BACKOFF, Effect.REPORT_SUCCESS}
 )
 """Effects that wait for something, and only as long as the state that ordered them lasts."""
 
@@ -55,6 +55,11 @@ class Performer:
         self._workers = workers
         self._processes = processes
         self._post = post
+        self._answers = {  # what the group is asked for, to be posted as it answers
+            Effect.JOIN_ROUND: membership.join,
+            Effect.AWAIT_SEAT: membership.stand_by,
+            Effect.AWAIT_DECISION: membership.decision,
+        }
         self._redis = Lane("redis")
         self._guard = Lane("guard")
         self._tasks: list[asyncio.Task[None]] = []
@@ -126,16 +131,14 @@ class Performer:
 
     async def _do(self, effect: Effect, visit: int) -> None:
         match effect:
-            case Effect.JOIN_ROUND:
-                self._post(await self._membership.join(visit))
+            case Effect.JOIN_ROUND | Effect.AWAIT_SEAT | Effect.AWAIT_DECISION:
+                self._post(await self._answers[effect](visit))
             case Effect.STOP_WORKERS:
                 await self._stop_workers()
             case Effect.REPORT_FAILURE:
                 await self._report_failure()
             case Effect.REPORT_SUCCESS:
                 await self._membership.report_success()
-            case Effect.AWAIT_DECISION:
-                self._post(await self._membership.decision(visit))
             case Effect.START_BACKOFF:
                 await self._membership.wait_backoff()
                 self._post(Message(event=Event.BACKOFF_ELAPSED, visit=visit))

@@ -10,7 +10,7 @@ import asyncio
 import time
 from typing import assert_never
 
-from orchestrator.core.rendezvous import Bid, Claim, Closed, Held, JoinReply, Refused, Seat, Waiting
+from orchestrator.core.rendezvous import Bid, Claim, Closed, Held, JoinReply, Place, Refused, Seat, Waiting
 from orchestrator.core.specs import JobSpec
 from orchestrator.edge.network import ReservedPort
 from orchestrator.edge.redis.connection import Connection
@@ -28,6 +28,7 @@ class Joining:
         self._connection = connection
         self._store = store
         self._port: ReservedPort | None = None
+        self._bid = Bid(nproc=0, addr="", port=0)  # the last one
         self.settled = asyncio.Event()
 
     def close(self) -> None:
@@ -35,23 +36,38 @@ class Joining:
         if self._port is not None:
             self._port.close()
 
-    async def seat(self, claim: Claim) -> Seat | Closed:
-        """Join the next round and wait for a seat in it, or for the end of the run. Raises RendezvousError."""
+    async def enter(self, claim: Claim) -> Seat | Closed | Waiting:
+        """Join the next round and wait for a seat in it, for word that we are to stand by, or for the end of the run.
+
+        Raises RendezvousError.
+        """
         addr = self._job.node.addr or self._connection.local_addr
         self.close()
         self._port = ReservedPort(addr)
         nproc = self._job.groups[0].worker.nproc
-        bid = Bid(nproc=nproc, addr=addr, port=self._port.number, hint=self._job.node.rank)
+        bid = self._bid = Bid(nproc=nproc, addr=addr, port=self._port.number, hint=self._job.node.rank)
         self.settled.clear()
         reply = await self._store.join(bid, claim)
         full_since = time.monotonic()
         while not isinstance(reply, Seat | Closed):
-            if not isinstance(reply, Waiting) or not reply.full:
+            if isinstance(reply, Waiting) and reply.place is Place.STANDBY:
+                return reply
+            if not isinstance(reply, Waiting) or reply.place is not Place.FULL:
                 full_since = time.monotonic()
             elif time.monotonic() - full_since >= self._job.rendezvous.lease_s:  # nobody's lease ran out meanwhile
                 most = self._job.groups[0].max_nodes
-                raise RendezvousError(f"run {self._job.run_id} has all {most} nodes that it may have")
+                raise RendezvousError(
+                    f"run {self._job.run_id} has all {most} nodes that it may have, and all spares "
+                    f"({self._job.groups[0].spare_nodes}, rendezvous.spares)"
+                )
             reply = await self._wait(reply, bid, claim)
+        return reply
+
+    async def stand_by(self, claim: Claim) -> Seat | Closed:
+        """Wait for a seat in any round to come, or for the end of the run: whoever stands by is never sent away."""
+        reply = await self._store.seat(claim)
+        while not isinstance(reply, Seat | Closed):
+            reply = await self._wait(reply, self._bid, claim)
         return reply
 
     async def _wait(self, reply: Waiting | Held | Refused, bid: Bid, claim: Claim) -> JoinReply:

@@ -1,7 +1,7 @@
 """One agent's dealings with its group: join, keep the lease, listen, report, leave.
 
-Turns what the rendezvous replies into messages for the inbox. It keeps the newest seat, which is the claim that every
-command carries. It never touches a process and never decides what a reply leads to.
+Turns what the rendezvous replies into messages for the inbox. What it remembers of the group is `core.memory`'s, and
+goes with every command as its claim. It never touches a process and never decides what a reply leads to.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import assert_never
 
 from orchestrator.core.failures import Failure
+from orchestrator.core.memory import Memory
 from orchestrator.core.rendezvous import (
     Claim,
     Closed,
@@ -21,6 +21,7 @@ from orchestrator.core.rendezvous import (
     Notice,
     RenewReply,
     Restart,
+    Restoring,
     Seat,
     Settled,
     Standing,
@@ -30,7 +31,7 @@ from orchestrator.core.rendezvous import (
 )
 from orchestrator.core.restart import Judgement
 from orchestrator.core.result import Ending
-from orchestrator.core.specs import JobSpec, RuleAction
+from orchestrator.core.specs import JobSpec
 from orchestrator.core.words import Event, Outcome
 from orchestrator.edge.joining import Joining
 from orchestrator.edge.messages import Message, Post
@@ -56,34 +57,55 @@ class Membership:
         self._joining = Joining(job, connection, store)
         self._tasks: asyncio.TaskGroup | None = None
         self._background: list[asyncio.Task[None]] = []
-        self.seat: Seat | None = None
-        self.charged = 0  # restarts of the run, as far as we have heard
+        self._memory = Memory()
         self._mourned = 0  # the last round whose loss of members is in the journal
         self._backoff_ends = 0.0  # on our monotonic clock
 
     @property
+    def seat(self) -> Seat | None:
+        """Our place in the newest round that we were in."""
+        return self._memory.seat
+
+    @property
+    def charged(self) -> int:
+        """Restarts of the run, as far as we have heard."""
+        return self._memory.charged
+
+    @property
     def claim(self) -> Claim:
         """What we know of the group."""
-        return self.seat.claim() if self.seat else Claim()
+        return self._memory.claim(time.monotonic())
 
     # -- joining
 
     async def join(self, visit: int) -> Message:
-        """Take part in the next round; returns once it is settled, or the run is over."""
+        """Take part in the next round; returns once it is settled, we are to stand by, or the run is over."""
+        self._memory.round_over()
         limit_s = self._job.rendezvous.join_timeout_s
         deadline = asyncio.get_running_loop().time() + limit_s
         await self._connect()
         try:
             async with asyncio.timeout_at(deadline):
-                reply = await self._joining.seat(self.claim)
+                reply = await self._joining.enter(self.claim)
         except TimeoutError as error:
             raise RendezvousError(
                 f"no round of at least {self._job.groups[0].min_nodes} nodes came together within {limit_s:g} s "
                 "(rendezvous.join_timeout_s); are the other agents started, with the same run_id?"
             ) from error
+        return self._placed(reply, visit)
+
+    async def stand_by(self, visit: int) -> Message:
+        """Wait for a seat, however long it takes: a round stands without us."""
+        return self._placed(await self._joining.stand_by(self.claim), visit)
+
+    def _placed(self, reply: Seat | Closed | Waiting, visit: int) -> Message:
         if isinstance(reply, Closed):
             return self.closed(reply)
-        self.seat, self.charged = reply, max(self.charged, reply.charged)
+        if isinstance(reply, Waiting):
+            self._memory.waiting(reply)
+            reason = f"round {reply.round} runs without this node, which takes the next place that is free"
+            return Message(event=Event.STOOD_BY, reason=reason, visit=visit)
+        self._memory.seated(reply, time.monotonic())
         self._renew_now.set()
         return Message(event=Event.ROUND_SETTLED, reason=reply.why, seat=reply, visit=visit)
 
@@ -147,16 +169,21 @@ class Membership:
     def _hear(self, said: Notice | RenewReply | Verdict) -> None:
         """Post what a reply or a notice means to the machine."""
         match said:
-            case Standing() | Waiting():
+            case Standing() | Restoring():
                 pass
+            case Waiting():
+                self._memory.waiting(said)
             case Settled():
                 self._joining.settled.set()
             case Superseded():
+                self._memory.round_over()
                 self._mourn(said)
                 self._tell(Event.ROUND_SUPERSEDED, said.why, said.round)
             case Restart():
+                self._memory.restarting(said, time.monotonic())
                 self._hear_restart(said)
             case Lapsed():
+                self._memory.round_over()
                 self._tell(Event.LEASE_LOST, said.why)
             case Closed():
                 self._post(self.closed(said))
@@ -187,7 +214,7 @@ class Membership:
 
     def closed(self, said: Closed) -> Message:
         """The run's end, as a message."""
-        self.charged = max(self.charged, said.charged)
+        self._memory.closed(said.charged)
         cause = Failure.from_dict(said.cause) if said.cause else None
         ending = Ending(outcome=said.outcome, exit_code=said.exit_code, reason=said.reason, cause=cause)
         return Message(event=Event.RUN_CLOSED, reason=said.reason, ending=ending)
@@ -198,27 +225,14 @@ class Membership:
         """Tell the group; what it decides is asked for by `decision`."""
         verdict = await self._store.fail(self.claim, judgement.action, delay_s, consecutive, failure)
         self._log("failure_reported", action=judgement.action, why=judgement.why, reply=type(verdict).__name__.lower())
-        if isinstance(verdict, Lapsed) and self._job.groups[0].max_nodes == 1:
-            self._charge_alone(judgement, failure)
-
-    def _charge_alone(self, judgement: Judgement, failure: Failure) -> None:
-        """The server has forgotten the round, as an embedded one does that died with its guard, and we are all of it.
-
-        So the charge goes into our claim, from which the server will learn it.
-        """
-        most = self._job.groups[0].restart.budget.max
-        spent = judgement.action is RuleAction.RETRY and most is not None and self.claim.charged >= most
-        if judgement.action is RuleAction.FATAL or spent:
-            reason = f"restart.budget is spent ({most} restarts); {failure.how()}" if spent else judgement.why
-            code = int(ExitCode.WORKERS_FAILED)
-            ending = Ending(outcome=Outcome.FAILED, exit_code=code, reason=reason, cause=failure, declares=True)
-            self._post(Message(event=Event.RUN_CLOSED, reason=reason, ending=ending))
-        elif judgement.action is RuleAction.RETRY and self.seat is not None:
-            self.seat = replace(self.seat, charged=self.seat.charged + 1)
-            self.charged = max(self.charged, self.seat.charged)
+        if isinstance(verdict, Restart):
+            self._memory.restarting(verdict, time.monotonic())
+        else:
+            self._memory.round_over()
 
     async def report_success(self) -> None:
         """Tell the group that all our workers succeeded; the last one to do so ends the run, for all."""
+        self._memory.succeeded()
         self._hear(await self._store.done(self.claim))
 
     async def decision(self, visit: int) -> Message:
@@ -230,7 +244,7 @@ class Membership:
                     await asyncio.sleep(min(verdict.due_ms / 1000, self._job.rendezvous.lease_s / 3))
                 case Restart():
                     self._backoff_ends = time.monotonic() + verdict.delay_ms / 1000
-                    self.charged = max(self.charged, self.claim.charged + verdict.charged)
+                    self._memory.restarting(verdict, time.monotonic())
                     self._log_decision(verdict)
                     return Message(event=Event.RESTART_DECIDED, reason=verdict.reason, visit=visit)
                 case Superseded():
@@ -238,6 +252,9 @@ class Membership:
                     return Message(event=Event.ROUND_SUPERSEDED, reason=verdict.why, visit=visit)
                 case Lapsed():
                     return Message(event=Event.LEASE_LOST, reason=verdict.why, visit=visit)
+                case Restoring():  # our workers are gone, so we have no round to give back
+                    reason = "the server has lost its memory, and what it had decided"
+                    return Message(event=Event.LEASE_LOST, reason=reason, visit=visit)
                 case Closed():
                     return self.closed(verdict)
                 case _:

@@ -11,7 +11,7 @@ from orchestrator.cli import argv, resolvers
 from orchestrator.cli.compose import compose
 from orchestrator.cli.job import Job, check
 from orchestrator.cli.publication import as_recipe, publication
-from orchestrator.core.publication import Publication, differences
+from orchestrator.core.publication import PROTOCOL, Publication, differences
 from orchestrator.errors import ConfigError
 from tests.cli.invoke import Commands
 
@@ -167,8 +167,9 @@ def test_a_text_that_is_too_deep_is_refused() -> None:
 
 
 def test_another_protocol_is_another_job() -> None:
-    assert differences(Publication({}), Publication({}, protocol=2)) == ("protocol: 1 here, 2 there",)
-    assert Publication({}).digest != Publication({}, protocol=2).digest
+    other = Publication({}, protocol=PROTOCOL + 1)
+    assert differences(Publication({}), other) == (f"protocol: {PROTOCOL} here, {PROTOCOL + 1} there",)
+    assert Publication({}).digest != other.digest
 
 
 def test_long_values_are_cut_in_messages() -> None:

@@ -26,6 +26,7 @@ def group(
     nodes: tuple[int, int] = (1, 1),
     backoff: Backoff = BACKOFF,
     budget: int | None = 3,
+    spares: int = 0,
 ) -> GroupSpec:
     return GroupSpec(
         role="default",
@@ -33,4 +34,5 @@ def group(
         max_nodes=nodes[1],
         worker=WorkerSpec(cmd=("true",), nproc=2),
         restart=policy(kind, backoff=backoff, budget=budget),
+        spare_nodes=spares,
     )

@@ -17,13 +17,13 @@ from orchestrator.errors import IllegalEvent
 from tests.core.specs import AT_ONCE, BACKOFF, group
 
 CONFIGS = [
-    (group(kind, nodes=nodes, backoff=backoff), preempt)
-    for kind, nodes, backoff, preempt in product(
-        RestartKind, ((1, 1), (2, 2), (1, 4)), (BACKOFF, AT_ONCE), (False, True)
+    (group(kind, nodes=(low, high), spares=spares, backoff=backoff), preempt)
+    for kind, (low, high, spares), backoff, preempt in product(
+        RestartKind, ((1, 1, 0), (2, 2, 0), (1, 4, 0), (1, 1, 1), (2, 2, 1)), (BACKOFF, AT_ONCE), (False, True)
     )
 ]
 IDS = [
-    f"{spec.restart.kind}-{spec.min_nodes}:{spec.max_nodes}-{spec.restart.backoff.max_s:g}s-{preempt}"
+    f"{spec.restart.kind}-{spec.min_nodes}:{spec.max_nodes}+{spec.spare_nodes}-{spec.restart.backoff.max_s:g}s-{preempt}"
     for spec, preempt in CONFIGS
 ]
 
@@ -94,6 +94,9 @@ def test_an_unused_feature_leaves_no_row() -> None:
     assert any(row.event is Event.PREEMPTED for row in build(group(), preempt=True))
     assert not any(row.event is Event.ROUND_REPEATED for row in build(group()))
     assert any(row.event is Event.ROUND_REPEATED for row in build(group(RestartKind.ALWAYS)))
+    assert State.STANDBY not in states(build(group(nodes=(2, 2))))
+    assert State.STANDBY in states(build(group(nodes=(2, 2), spares=1)))
+    assert State.STANDBY in states(build(group(nodes=(1, 4))))
 
 
 def test_every_word_is_used_by_some_configuration() -> None:

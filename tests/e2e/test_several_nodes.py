@@ -9,11 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.edge.redis.scripts import group_keys
 from tests.e2e.conftest import Launcher, Nodes
 from tests.e2e.harness import SLEEP, alive, external_server, in_round, python, ranks, until
 from tests.edge.servers import Server
 
 pytestmark = pytest.mark.e2e
+
+
+def restored(server: Server) -> tuple[str, int] | None:
+    """The state and the round that the server has of the run."""
+    words = server.say("HMGET", f"{group_keys('j1', 'default')[0]}", "state", "round").decode().split("\r\n")
+    return (words[2], int(words[4])) if len(words) > 4 and words[1] != "$-1" else None
 
 
 def test_two_agents_form_one_world(nodes: Nodes) -> None:
@@ -136,18 +143,26 @@ def test_a_live_node_name_is_refused_and_its_holder_named(nodes: Nodes) -> None:
     assert a.wait() == 143
 
 
-def test_a_server_that_comes_back_empty_costs_a_round_and_no_number_is_used_twice(nodes: Nodes, server: Server) -> None:
+def test_workers_run_through_a_server_that_comes_back_empty(nodes: Nodes, server: Server) -> None:
     a, b = (nodes.start(name, "nodes=2", "rendezvous.lease_s=1", *SLEEP) for name in "ab")
     first = in_round(a, 2)
     in_round(b, 2)
-    server.kill()
-    a.await_event("server_lost")
-    assert all(alive(pid) for pid in a.workers(first).values()), "the server's death is no reason to stop"
-    server.start()
-    second = in_round(a, 2, after=first)
-    assert in_round(b, 2, after=first) == second
+    for count in (1, 2):  # a second loss is no worse than the first
+        server.kill()
+        a.await_event("server_lost", count)
+        server.start()
+        a.await_event("server_back", count)
+        until(lambda: restored(server) == ("settled", first), "the round is restored, with its number")
+    for agent in (a, b):
+        assert agent.state_is("HEALTHY")
+        assert all(alive(pid) for pid in agent.workers(first).values())
+    os.kill(a.workers(first)[0], signal.SIGKILL)  # and what it decides is decided on
+    second = in_round(b, 2, after=first)
+    assert second == first + 1
     a.signal(signal.SIGTERM)
     assert (a.wait(), b.wait()) == (143, 143)
+    tokens = [record["charged"] for record in b.events("round_settled")]
+    assert tokens == [0, 1]
 
 
 def test_a_server_that_stays_away_ends_the_run_with_3(nodes: Nodes, server: Server) -> None:

@@ -222,6 +222,7 @@ class World:
         nodes: tuple[int, int] = (1, 1),
         *,
         nproc: int = 1,
+        spares: int = 0,
         hint: int | None = None,
         nonce: str | None = None,
         restart: RestartPolicy = RESTART,
@@ -239,6 +240,7 @@ class World:
             nonce=nonce or secrets.token_hex(8),
             min_nodes=nodes[0],
             max_nodes=nodes[1],
+            spare_nodes=spares,
             rendezvous=replace(RENDEZVOUS, **rendezvous),  # type: ignore[arg-type]  # only the durations are varied
             restart=restart,
             publication=self.publication,

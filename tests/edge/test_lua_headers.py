@@ -11,14 +11,15 @@ import pytest
 from orchestrator.edge.redis.scripts import KEY_NAMES, group_keys, script
 
 LUA = Path(str(files("orchestrator.edge.redis") / "lua"))
-LIBRARY = LUA / "lib.lua"
-COMMANDS = sorted(path for path in LUA.glob("*.lua") if path != LIBRARY)
+LIBRARY = sorted((LUA / "lib").glob("*.lua"))
+CALLER_FILE = LIBRARY[0]
+COMMANDS = sorted(LUA.glob("*.lua"))
 READERS = {"job", "status"}  # these only look
 WRITES = re.compile(
     r"'(SET|DEL|P?EXPIRE|H(SET|SETNX|DEL|INCRBY)|S(ADD|REM)|Z(ADD|REM)\w*|XADD)'"
-    r"|\b(set|prolong|close|supersede|settle|restart|charge|spend_free|lose|used|free_left|progress|announce)\("
+    r"|\b(set|prolong|close|supersede|settle|restart|charge|spend_free|lose|used|free_left|progress|announce|heed|learn|readmit|grow)\("
 )
-CALLER = 16  # ARGV of every command; what the library documents
+CALLER = 17  # ARGV of every command; what the library documents
 
 
 def header(path: Path) -> str:
@@ -40,17 +41,27 @@ def test_a_command_documents_exactly_the_arguments_that_it_uses(path: Path) -> N
     documented = indexes("ARGV", header(path))
     assert documented == indexes("ARGV", code(path))
     assert documented == set(range(CALLER + 1, CALLER + 1 + len(documented)))
-    assert "ARGV[1-16]" in header(path)
-    assert not re.search(r"\bKEYS\b", code(path)), "keys have names in lib.lua"
+    assert "ARGV[1-17]" in header(path)
+    assert not re.search(r"\bKEYS\b", code(path)), "keys have names in the library"
     assert not re.search(r"\bARGV\b(?!\[\d)", code(path)), "arguments are named where they are taken"
 
 
 def test_the_library_documents_the_keys_and_the_caller() -> None:
-    assert indexes("ARGV", header(LIBRARY)) == indexes("ARGV", code(LIBRARY)) == set(range(1, CALLER + 1))
+    arguments = set(range(1, CALLER + 1))
+    assert indexes("ARGV", header(CALLER_FILE)) == indexes("ARGV", code(CALLER_FILE)) == arguments
     numbers = set(range(1, len(KEY_NAMES) + 1))
-    assert indexes("KEYS", header(LIBRARY)) == indexes("KEYS", code(LIBRARY)) == numbers
-    documented = re.findall(r"KEYS\[\d+\] +(\w+)", header(LIBRARY))
+    assert indexes("KEYS", header(CALLER_FILE)) == indexes("KEYS", code(CALLER_FILE)) == numbers
+    documented = re.findall(r"KEYS\[\d+\] +(\w+)", header(CALLER_FILE))
     assert tuple(documented) == KEY_NAMES
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
+def test_a_part_of_the_library_says_what_lives_in_it(path: Path) -> None:
+    number, _, name = path.stem.partition("_")
+    assert number.isdecimal()
+    assert header(path).startswith(f"-- {name}: ")
+    if path != CALLER_FILE:
+        assert not indexes("ARGV", code(path))
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
@@ -73,22 +84,23 @@ def test_a_command_ticks_first_and_finishes_last_or_changes_nothing(path: Path) 
         assert body[-1].startswith("return finish(")
 
 
-@pytest.mark.parametrize("path", [LIBRARY, *COMMANDS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*LIBRARY, *COMMANDS], ids=lambda path: path.stem)
 def test_lua_stays_small_and_asks_no_other_clock(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert len(lines) <= 300
     assert max(map(len, lines)) <= 132
     assert "os.time" not in code(path)
-    assert code(path).count("'TIME'") == (1 if path == LIBRARY else 0)
+    assert code(path).count("'TIME'") == (1 if path == CALLER_FILE else 0)
     assert not re.search(r"'(KEYS|SCAN)'", code(path))
 
 
 def test_a_command_is_sent_with_the_library_before_it() -> None:
     assert {path.stem for path in COMMANDS} == (
-        {"join", "seat", "renew", "fail", "done", "verdict", "leave", "close"} | {"publish", "job", "status", "wish"}
+        {"join", "seat", "renew", "restore", "fail", "done", "verdict", "leave", "close"}
+        | {"publish", "job", "status", "wish"}
     )
     for path in COMMANDS:
-        assert script(path.stem).source == LIBRARY.read_text() + path.read_text()
+        assert script(path.stem).source == "".join(part.read_text() for part in LIBRARY) + path.read_text()
 
 
 def test_all_keys_of_a_run_share_a_hash_tag() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from orchestrator.core.rendezvous import Claim, Held, Refused, Seat, Standing, Superseded, Waiting
+from orchestrator.core.rendezvous import Claim, Held, Place, Refused, Seat, Standing, Superseded, Waiting
 from tests.edge import servers
 from tests.edge.servers import Member, Server, eventually, world
 
@@ -30,7 +30,7 @@ def test_a_round_settles_at_once_when_max_are_in(server: Server) -> None:
             a, b = await run.member("a", (2, 2), nproc=2), await run.member("b", (2, 2), nproc=3)
             waiting = await a.join()
             assert isinstance(waiting, Waiting)
-            assert (waiting.joined, waiting.full) == (1, False)
+            assert (waiting.joined, waiting.place) == (1, Place.NEXT)
             second = await b.join()
             first = await a.ask()
             assert isinstance(first, Seat)
@@ -210,7 +210,7 @@ def test_a_survivor_that_is_still_stopping_is_waited_for_but_not_for_ever(server
             assert seat.size == 1
             late = await b.join()  # the round went on without it: it waits for the next one
             assert isinstance(late, Waiting)
-            assert not late.full
+            assert late.place is Place.STANDBY
 
     asyncio.run(scenario())
 
@@ -222,11 +222,11 @@ def test_who_comes_after_max_is_told_that_the_round_is_full(server: Server) -> N
             extra = await run.member("c", (1, 2))
             waiting = await extra.join()
             assert isinstance(waiting, Waiting)
-            assert waiting.full
+            assert waiting.place is Place.FULL
             await b.store.leave(b.claim, "makes room")
             waiting = await extra.ask()
             assert isinstance(waiting, Waiting)
-            assert not waiting.full
+            assert waiting.place is not Place.FULL
             seats = await asyncio.gather(a.sit(), extra.sit())
             assert [seat.slot for seat in seats] == [a.claim.slot, 1 - a.claim.slot]
 
@@ -242,7 +242,8 @@ def test_survivors_go_before_those_who_waited_beyond_max(server: Server) -> None
                 await extra.join()
             await c.store.leave(c.claim, "makes room for one")
             replies = [await extra.ask() for extra in extras]
-            assert [isinstance(reply, Waiting) and reply.full for reply in replies] == [False, True, True]
+            full = [isinstance(reply, Waiting) and reply.place is Place.FULL for reply in replies]
+            assert full == [False, True, True]
             seats = await asyncio.gather(a.sit(), b.sit(), extras[0].sit())
             assert sorted(seat.slot for seat in seats) == [0, 1, 2]
             assert {seat.size for seat in seats} == {3}
@@ -259,7 +260,7 @@ def test_newcomers_below_max_cause_one_new_round_for_all_of_them(server: Server)
                 waiting = await newcomer.join()
                 assert isinstance(waiting, Waiting)
                 assert waiting.due_ms <= 300
-                assert not waiting.full
+                assert waiting.place is Place.STANDBY
             assert isinstance(await a.store.verdict(a.claim), Standing)
             ended = await eventually(lambda: a.store.renew(a.claim), lambda reply: isinstance(reply, Superseded))
             assert ended == Superseded(1, "scale up")

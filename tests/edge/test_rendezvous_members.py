@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from orchestrator.core.rendezvous import Claim, Closed, Lapsed, Standing, Superseded, Waiting
+from orchestrator.core.rendezvous import Closed, Lapsed, Standing, Superseded, Waiting
 from orchestrator.core.specs import Budget, RuleAction
 from orchestrator.core.words import Outcome
 from orchestrator.edge.redis.scripts import KEY_NAMES, group_keys
@@ -49,21 +49,6 @@ def test_nobody_but_members_is_heard(server: Server) -> None:
                 assert isinstance(await other.store.renew(other.claim), Lapsed)
                 await other.store.leave(other.claim, "not mine to end")
             assert isinstance(await a.store.verdict(a.claim), Standing)
-
-    asyncio.run(scenario())
-
-
-def test_a_server_without_memory_calls_everyone_lapsed(server: Server) -> None:
-    async def scenario() -> None:
-        async with world(server) as run:
-            a = await run.member("a")
-            a.claim = Claim(round=3, token=5, slot=0, size=1, members_hash="h", charged=1)
-            for reply in (
-                await a.store.renew(a.claim),
-                await a.store.fail(a.claim, RuleAction.RETRY, 0, 1, failure()),
-                await a.store.done(a.claim),
-            ):
-                assert isinstance(reply, Lapsed)
 
     asyncio.run(scenario())
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.rendezvous import Seat
+from orchestrator.core.rendezvous import Seat, Standing
 from orchestrator.edge.redis import worker_store
 from orchestrator.edge.redis.link import Link, Reply, Target, Word
 from orchestrator.edge.redis.scripts import group_keys
 from orchestrator.edge.redis.worker_store import Store
-from orchestrator.errors import RendezvousError, RoundEnded
+from orchestrator.errors import RendezvousError, RoundEnded, ValuesLost
 from tests.edge.servers import PATIENCE_S, Member, Server, World, own_server, server, world
 
 __all__ = ["own_server", "server"]  # fixtures
@@ -271,17 +271,28 @@ def test_a_forked_child_shares_no_connection(server: Server) -> None:
     in_a_round(server, 1, check)
 
 
-def test_a_server_that_comes_back_empty_has_forgotten_the_round(own_server: Server) -> None:
-    def check(run: World, workers: list[Store]) -> None:
-        workers[0].set("k", "v")
-        run.server.kill()
-        with ThreadPoolExecutor(1) as pool:
-            waits = pool.submit(workers[0].get, "k", PATIENCE_S)
-            run.server.start()
-            with pytest.raises(RoundEnded, match="the group is unknown"):
-                waits.result()
+def test_values_that_a_server_has_lost_are_told_to_be_and_barriers_go_on(own_server: Server) -> None:
+    async def main() -> None:
+        async with world(own_server) as run:
+            member = await run.member("a")
+            with stores(run, await member.sit(), 2) as (one, other), ThreadPoolExecutor(4) as pool:
+                await asyncio.to_thread(one.set, "k", "v")
+                early = pool.submit(one.barrier, "b", PATIENCE_S)
+                own_server.kill()
+                waits = pool.submit(other.get, "k", PATIENCE_S)
+                own_server.start()
+                assert isinstance(await member.store.renew(member.claim), Standing)
+                with pytest.raises(ValuesLost, match="has lost its memory"):
+                    await asyncio.wrap_future(waits)
+                for use in (lambda: one.set("k", "v"), lambda: one.add("n"), lambda: one.wait(["k"])):
+                    with pytest.raises(ValuesLost):
+                        await asyncio.to_thread(use)
+                await asyncio.to_thread(other.barrier, "b", PATIENCE_S)
+                await asyncio.wrap_future(early)
+            with stores(run, await member.sit(), 1) as (fresh,):
+                await asyncio.to_thread(fresh.set, "k", "v")  # the next round begins with nothing, as any does
 
-    in_a_round(own_server, 1, check)
+    asyncio.run(main())
 
 
 def test_a_server_that_is_away_is_a_timeout_and_a_wrong_password_an_error(
@@ -358,5 +369,5 @@ def test_a_command_documents_exactly_the_keys_and_arguments_that_it_uses(path: P
     if path.name != "lib.lua":
         assert "-- returns " in head
         assert "-- KEYS[1-3]  see lib.lua" in head
-        assert lines[-1].startswith("return finish(ended() or ")
+        assert re.match(r"return finish\((ended|gone)\(\) or ", lines[-1])
     assert max(map(len, lines)) <= 132

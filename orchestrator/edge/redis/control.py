@@ -32,8 +32,8 @@ from orchestrator.errors import RendezvousError
 T = TypeVar("T")
 _NAME = "an operator"  # a node's name has no blanks
 _NO_CLAIM = (0, 0, -1, 0, "", 0)
-_NO_RULES = (1, 1, 1, 1, 0, 0, -1, 0)  # for a command that does not look at them
-_RULES = ("lease_ms", "ttl_ms", "min", "max", "last_call_ms", "scale_up_ms", "free_max", "free_per_ms")
+_NO_RULES = (1, 1, 1, 1, 0, 0, -1, 0, 0)  # for a command that does not look at them
+_RULES = ("lease_ms", "ttl_ms", "min", "max", "last_call_ms", "scale_up_ms", "free_max", "free_per_ms", "spares")
 _BUDGET = ("budget_max", "budget_per_ms")
 
 
@@ -98,7 +98,7 @@ class RunControl:
 
 
 def _caller(nonce: str = "-") -> tuple[str | int, ...]:
-    """ARGV[1] to ARGV[8], see lua/lib.lua: nobody whom the group knows."""
+    """ARGV[1] to ARGV[8], see lua/lib: nobody whom the group knows."""
     return (_NAME, nonce, *_NO_CLAIM)
 
 

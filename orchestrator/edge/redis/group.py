@@ -26,6 +26,7 @@ from orchestrator.core.rendezvous import (
     Refused,
     RenewReply,
     Restart,
+    Seat,
     Verdict,
     Waiting,
 )
@@ -58,6 +59,7 @@ class GroupStore:
         nonce: str,
         min_nodes: int,
         max_nodes: int,
+        spare_nodes: int = 0,
         rendezvous: RendezvousSpec,
         restart: RestartPolicy,
         publication: Publication | None = None,
@@ -79,7 +81,9 @@ class GroupStore:
             _ms(rendezvous.last_call_s),
             _ms(rendezvous.scale_up_s),
             *_budget(restart.free),
+            spare_nodes,
         )
+        self._reopens = rendezvous.reopen  # until our first word
         self._bid: Bid | None = None
         self._held = False  # by another agent: our name, which we wait for
         self._cursor: str | None = None
@@ -90,7 +94,8 @@ class GroupStore:
         await self._publish(claim)
         self._bid = bid
         hint = -1 if bid.hint is None else bid.hint
-        raw = await self._call("join", claim, bid.nproc, bid.addr, bid.port, hint)
+        ledger = replies.ledger_text(claim.ledger)
+        raw = await self._call("join", claim, bid.nproc, bid.addr, bid.port, hint, ledger)
         cursor, reply = replies.join_reply(raw)
         if self._cursor is None or _instant(cursor) < _instant(self._cursor):  # first, or the server began anew
             self._cursor = cursor
@@ -110,7 +115,7 @@ class GroupStore:
         """Prolong our lease, and learn whether the claimed round stands. ``Waiting(0, …)``: ask for the seat now."""
         if self._held:  # there is no lease of ours yet, and that is no news
             return Waiting(max(1, self._rules[0] // 3), 0)
-        reply = replies.renew_reply(await self._call("renew", claim))
+        reply = replies.renew_reply(await self._call_seated("renew", claim))
         if isinstance(reply, Lapsed):
             self._published = None
         else:
@@ -121,7 +126,7 @@ class GroupStore:
         """Report that the claimed round has failed here; the group decides once, by the most severe report."""
         reason = f"rank {cause.rank} on node {cause.node}: {cause.how()}"
         budget = _budget(self._restart.budget)
-        raw = await self._call(
+        raw = await self._call_seated(
             "fail", claim, action.value, _ms(delay_s), consecutive, *budget, _clip(reason), _cause_json(cause)
         )
         return replies.verdict_reply(raw)
@@ -130,7 +135,7 @@ class GroupStore:
         """Report that all our workers of the claimed round succeeded; the last member to do so ends the run."""
         again = self._restart.kind is RestartKind.ALWAYS
         delay_s = backoff_delay_s(1, self._restart.backoff, random.random()) if again else 0.0
-        raw = await self._call("done", claim, int(again), _ms(delay_s), *_budget(self._restart.budget))
+        raw = await self._call_seated("done", claim, int(again), _ms(delay_s), *_budget(self._restart.budget))
         return replies.verdict_reply(raw)
 
     async def verdict(self, claim: Claim) -> Verdict:
@@ -177,16 +182,41 @@ class GroupStore:
             return
         ours, budget = self._publication, _budget(self._restart.budget)
         for text in ("", ours.text):  # it is long, and nearly always there already
-            raw = await self._call("publish", claim, self._role, ours.digest, text, *budget)
+            raw = await self._call("publish", claim, self._role, ours.digest, text, *budget, int(self._reopens))
             known, theirs = replies.publish_reply(raw)
             if theirs is not None:
                 raise _other_job(self._run_id, ours, theirs)
             if known:
-                self._published = before
+                self._published, self._reopens = before, False
                 return
 
+    async def _call_seated(self, command: str, claim: Claim, *args: str | int) -> object:
+        """Call a command that needs our seat; a server that has forgotten it is given it back before."""
+        raw = await self._call(command, claim, *args)
+        if claim.seat is None or self._bid is None or not replies.is_forgetful(raw):
+            return raw
+        self._published = None  # what the server has forgotten is everything
+        await self._call("restore", claim, *self._belongings(claim.seat), replies.ledger_text(claim.ledger))
+        if claim.succeeded and command != "done":
+            await self.done(replace(claim, seat=None))
+        return await self._call(command, claim, *args)
+
+    def _belongings(self, seat: Seat) -> tuple[str | int, ...]:
+        """What a forgetful server needs to know of our seat and of its round, see lua/restore.lua."""
+        bid = self._bid or Bid(nproc=0, addr="", port=0)
+        mine = (bid.nproc, bid.addr, bid.port, seat.base_rank)
+        return (
+            *mine,
+            seat.world_size,
+            seat.master_addr,
+            seat.master_port,
+            seat.charged,
+            seat.consecutive,
+            _clip(seat.why),
+        )
+
     def _caller(self, claim: Claim) -> tuple[str | int, ...]:
-        """ARGV[1] to ARGV[16] of every command, see lua/lib.lua."""
+        """ARGV[1] to ARGV[17] of every command, see lua/lib."""
         return (
             *self._who,
             claim.round,

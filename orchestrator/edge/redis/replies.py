@@ -12,15 +12,19 @@ from typing import Any
 
 from orchestrator.core.failures import Failure
 from orchestrator.core.rendezvous import (
+    Charge,
     Closed,
     Drained,
     Held,
     JoinReply,
     Lapsed,
+    Ledger,
     Notice,
+    Place,
     Refused,
     RenewReply,
     Restart,
+    Restoring,
     Seat,
     Settled,
     Standing,
@@ -31,7 +35,9 @@ from orchestrator.core.rendezvous import (
 from orchestrator.core.words import Outcome
 from orchestrator.errors import RendezvousError
 
-Reply = Seat | Waiting | Held | Refused | Closed | Standing | Lapsed | Superseded | Restart | Settled | Drained
+Reply = (
+    Seat | Waiting | Held | Refused | Closed | Standing | Lapsed | Restoring | Superseded | Restart | Settled | Drained
+)
 Row = Sequence[Any]
 
 _INSTANT = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")  # an id of the stream
@@ -80,7 +86,19 @@ def _seat(row: Row) -> Seat:
         charged=_number(row[9]),
         consecutive=_number(row[10]),
         why=_text(row[11]),
+        ledger=_ledger(_text(row[12])),
     )
+
+
+def _ledger(written: str) -> Ledger:
+    forgiven, *rows = written.split(" ")
+    charges = (row.split(":") for row in rows)
+    return Ledger(int(forgiven), tuple(Charge(int(number), int(age_ms)) for number, age_ms in charges))
+
+
+def ledger_text(ledger: Ledger) -> str:
+    """A ledger as commands carry it."""
+    return " ".join([str(ledger.forgiven), *(f"{charge.round}:{charge.age_ms}" for charge in ledger.charges)])
 
 
 def _restart(row: Row) -> Restart:
@@ -107,10 +125,13 @@ def _closed(row: Row) -> Closed:
 
 _PARSERS: dict[str, Callable[[Row], Reply]] = {
     "seat": _seat,
-    "waiting": lambda row: Waiting(_number(row[0]), _number(row[1]), bool(_number(row[2]))),
+    "waiting": lambda row: Waiting(
+        _number(row[0]), _number(row[1]), Place(_number(row[2])), _number(row[3]), _number(row[4])
+    ),
     "held": lambda row: Held(_text(row[0]), _number(row[1])),
     "standing": lambda row: Standing(_number(row[0])),
     "lapsed": lambda row: Lapsed(_text(row[0])),
+    "restoring": lambda row: Restoring(_number(row[0]), bool(_number(row[1]))),
     "superseded": lambda row: Superseded(
         _number(row[0]), _text(row[1]), tuple(_text(row[2]).split("\t") if row[2] else ())
     ),
@@ -133,6 +154,12 @@ def parse(raw: object) -> Reply:
         return _PARSERS[raw[0]](raw[1:])
     except (KeyError, IndexError, TypeError, ValueError, RecursionError) as problem:
         raise _unexpected(raw, problem) from problem
+
+
+def is_forgetful(raw: object) -> bool:
+    """Whether the server has forgotten our seat, and wishes to have it back."""
+    parsed = parse(raw)
+    return isinstance(parsed, Restoring) and not parsed.back
 
 
 def join_reply(raw: object) -> tuple[str, JoinReply]:

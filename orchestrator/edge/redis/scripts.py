@@ -26,7 +26,10 @@ KEY_NAMES = (
     "events",
     "job",
 )
-"""What a key's name ends with, in the order of KEYS in ``lua/lib.lua``; the last is the run's, the others a group's."""
+"""What a key's name ends with, in the order of KEYS in ``lua/lib/1_caller.lua``.
+
+The last one is the run's, the others are a group's.
+"""
 
 EVENTS = KEY_NAMES.index("events")
 
@@ -41,10 +44,18 @@ class Script:
 
 
 @cache
+def library() -> str:
+    """What stands before every command: the files of ``lua/lib``, in the order of their names."""
+    folder = files("orchestrator.edge.redis") / "lua" / "lib"
+    parts = sorted(folder.iterdir(), key=lambda part: part.name)
+    return "".join(part.read_text("utf-8") for part in parts)
+
+
+@cache
 def script(name: str) -> Script:
     """The command ``name``, read once."""
     lua = files("orchestrator.edge.redis") / "lua"
-    source = (lua / "lib.lua").read_text("utf-8") + (lua / f"{name}.lua").read_text("utf-8")
+    source = library() + (lua / f"{name}.lua").read_text("utf-8")
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from orchestrator.edge.redis.link import Link, Reply, ServerError, Target, Word
-from orchestrator.errors import RendezvousError, RoundEnded
+from orchestrator.errors import RendezvousError, RoundEnded, ValuesLost
 
 TIMEOUT_S = 300.0  # of waits, unless told otherwise
 PATIENCE_S = 60.0  # how long what waits for nothing bears with a server that is away
@@ -52,7 +52,8 @@ class Store:
     """What the workers of one group share in one round. May be used by many threads at once.
 
     Keys are text; values go in as bytes or text and come out as bytes. A round begins with nothing. Whatever takes
-    part in a round that is over gets `RoundEnded`; what does not happen in time is a TimeoutError.
+    part in a round that is over gets `RoundEnded`; what does not happen in time is a TimeoutError. If the server loses
+    its memory the round goes on, but every use of values ends in `ValuesLost`: none is ever silently another one.
     """
 
     def __init__(
@@ -206,6 +207,11 @@ class Store:
         reply = self._insist(once, within_s)
         if not isinstance(reply, list) or not reply:
             raise RendezvousError(f"the server at {self._target.shown} gives an unknown reply: {reply!r:.100}")
+        if reply[0] == b"lost":
+            raise ValuesLost(
+                f"the server at {self._target.shown} has lost its memory, and what the workers of {self._who} had "
+                "shared; barriers still work, values do in the next round"
+            )
         if reply[0] == b"ended":
             state, now = _bytes(reply[1]).decode(), _number(reply[2])
             raise RoundEnded(

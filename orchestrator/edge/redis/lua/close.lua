@@ -1,12 +1,12 @@
 -- close: end the run for everyone. The first close wins; later ones learn what it said.
 --
--- KEYS       all keys of the group, see lib.lua
--- ARGV[1-16] the caller, its claim and the group's rules, see lib.lua
--- ARGV[17]   outcome: succeeded | failed | stopped    ARGV[18] exit_code    ARGV[19] reason    ARGV[20] cause, JSON or ""
+-- KEYS       all keys of the group, see lib/
+-- ARGV[1-17] the caller, its claim and the group's rules, see lib/
+-- ARGV[18]   outcome: succeeded | failed | stopped    ARGV[19] exit_code    ARGV[20] reason    ARGV[21] cause, JSON or ""
 -- returns    closed
 
-local outcome, exit_code = ARGV[17], number(ARGV[18], 0, 'exit_code')
-local reason, cause = text(ARGV[19], 1024, 'reason'), text(ARGV[20], 65536, 'cause')
+local outcome, exit_code = ARGV[18], number(ARGV[19], 0, 'exit_code')
+local reason, cause = text(ARGV[20], 1024, 'reason'), text(ARGV[21], 65536, 'cause')
 if not ({succeeded = 1, failed = 1, stopped = 1})[outcome] then error('BADARG outcome is unknown') end
 
 tick()

@@ -1,11 +1,11 @@
 -- leave: the caller goes, or has died and its guard says so. A name that another agent holds now is not touched.
 --
--- KEYS       all keys of the group, see lib.lua
--- ARGV[1-16] the caller, its claim and the group's rules, see lib.lua
--- ARGV[17]   why, for people
+-- KEYS       all keys of the group, see lib/
+-- ARGV[1-17] the caller, its claim and the group's rules, see lib/
+-- ARGV[18]   why, for people
 -- returns    {"left"}
 
-local why = text(ARGV[17], 1024, 'why')
+local why = text(ARGV[18], 1024, 'why')
 
 tick()
 if not is('closed') and known() then

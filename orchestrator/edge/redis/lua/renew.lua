@@ -1,15 +1,18 @@
 -- renew: prolong one member's lease and say whether its round still stands.
 --
--- KEYS       all keys of the group, see lib.lua
--- ARGV[1-16] the caller, its claim and the group's rules, see lib.lua
--- returns    standing | waiting | lapsed | superseded | restart | closed; waiting with due_ms 0: a seat is ready, ask for it
+-- KEYS       all keys of the group, see lib/
+-- ARGV[1-17] the caller, its claim and the group's rules, see lib/
+-- returns    standing | waiting | lapsed | restoring | superseded | restart | closed
+--            waiting with due_ms 0: a seat is ready, ask for it
 
 local function renew()
   if is('closed') then return closed() end
   if not known() then return fate() end
   prolong()
   if waits() then return place() end
-  if seated() and claim.round < num('round') then return {'waiting', 0, num('size'), 0} end
+  if seated() and claim.round < num('round') then
+    return {'waiting', 0, num('size'), 0, num('round'), num('token')}
+  end
   return fate()
 end
 

@@ -1,14 +1,14 @@
 -- status: the group as it stands, for people and tools. It changes nothing, so a lease that ran out is still shown.
 --
--- KEYS       all keys of the group, see lib.lua
--- ARGV[1-16] the caller and the group's rules; the claim is not looked at
--- ARGV[17]   budget_max (-1: no bound)    ARGV[18] budget_per_ms (0: the whole run)
+-- KEYS       all keys of the group, see lib/
+-- ARGV[1-17] the caller and the group's rules; the claim is not looked at
+-- ARGV[18]   budget_max (-1: no bound)    ARGV[19] budget_per_ms (0: the whole run)
 -- returns    {"status", state or "", round, size, world, why, charged, restarts left (-1: no bound), uncharged restarts
 --            left (-1: no bound), members, waiting, the last round's end or {}, outcome or {}}
 --            members: {name, slot, base_rank, nproc, addr, port, lease_ms left, reported success 0|1}, by slot
 --            waiting: {name, nproc, addr, port, lease_ms left}, in the order of the coming round
 
-local budget_max, budget_per_ms = number(ARGV[17], -1, 'budget_max'), number(ARGV[18], 0, 'budget_per_ms')
+local budget_max, budget_per_ms = number(ARGV[18], -1, 'budget_max'), number(ARGV[19], 0, 'budget_per_ms')
 
 local function left(bound, key, per_ms, floor)
   if bound < 0 then return -1 end
@@ -43,7 +43,7 @@ end
 local function status()
   local why = get(is('settled') and 'seat_why' or is('closed') and 'close_why' or 'why')
   return {'status', get('state') or '', num('round'), num('size'), num('world'), why or '', num('charged'),
-    left(budget_max, CHARGES, budget_per_ms, num('charged')), left(free_max, FREE, free_per_ms, 0), members(), waiting(),
+    left(budget_max, CHARGES, budget_per_ms, spent()), left(free_max, FREE, free_per_ms, 0), members(), waiting(),
     get('end_kind') and ended() or {}, is('closed') and closed() or {}}
 end
 

@@ -1,12 +1,12 @@
 -- wish: what an operator, who is no member, asks of the group. A wish is granted once, however often it is sent.
 --
--- KEYS       all keys of the group, see lib.lua
--- ARGV[1-16] the caller, whose nonce names the wish, and the group's rules; there is no claim
--- ARGV[17]   kind: stop (end the run) | restart (begin a new round, uncharged) | drain (have a node leave)
--- ARGV[18]   node, for drain
+-- KEYS       all keys of the group, see lib/
+-- ARGV[1-17] the caller, whose nonce names the wish, and the group's rules; there is no claim
+-- ARGV[18]   kind: stop (end the run) | restart (begin a new round, uncharged) | drain (have a node leave)
+-- ARGV[19]   node, for drain
 -- returns    {"granted", members alive without a drained node, min} | {"refused", why} | closed
 
-local kind, node = ARGV[17], text(ARGV[18], 255, 'node')
+local kind, node = ARGV[18], text(ARGV[19], 255, 'node')
 
 local function granted()
   set('wish', nonce)
@@ -36,7 +36,7 @@ end
 function GRANT.drain()
   local holder = call('HGET', NONCES, node)
   if not holder then return {'refused', 'no agent named ' .. node .. ' takes part'} end
-  local missed = is('settled') and call('HEXISTS', SEATS, node) == 1 and call('SISMEMBER', DONE, node) == 0
+  local missed = stands() and has_seat(node) and call('SISMEMBER', DONE, node) == 0
   if missed and not free_left() then return renew_round() end
   announce({'drained', node, holder}) -- first, so that its agent does not join the round that follows
   return missed and renew_round('node ' .. node .. ' is drained') or granted()

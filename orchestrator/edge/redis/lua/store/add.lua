@@ -2,7 +2,7 @@
 --
 -- KEYS[1-3]  see lib.lua    KEYS[4]  wake    stream of the key    KEYS[5]  requests    hash    client -> "request:sum"
 -- ARGV[1-2]  see lib.lua    ARGV[3]  key    ARGV[4]  amount    ARGV[5]  client    ARGV[6]  request
--- returns    {"sum", decimal} | {"no number"} (the value is none, or the sum would not fit 64 bits) | ended
+-- returns    {"sum", decimal} | {"no number"} (the value is none, or the sum would not fit 64 bits) | ended | lost
 
 local WAKE, REQUESTS = KEYS[4], KEYS[5]
 local key, amount = text(ARGV[3], 1024, 'key'), ARGV[4]
@@ -21,4 +21,4 @@ local function count()
   return {'sum', digits}
 end
 
-return finish(ended() or count(), REQUESTS)
+return finish(gone() or count(), REQUESTS)

@@ -2,7 +2,7 @@
 --
 -- KEYS[1-3]  see lib.lua
 -- ARGV[1-2]  see lib.lua    ARGV[3]  key
--- returns    {"value", value} | missing | ended
+-- returns    {"value", value} | missing | ended | lost
 
 local key = text(ARGV[3], 1024, 'key')
 
@@ -11,4 +11,4 @@ local function look()
   return value and {'value', value} or missing(key)
 end
 
-return finish(ended() or look())
+return finish(gone() or look())

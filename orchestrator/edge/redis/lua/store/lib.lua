@@ -10,6 +10,7 @@
 --
 -- Replies that several commands share:
 --   {"ended", state, round}      the worker's round is over, and what the group does now; nothing was read or changed
+--   {"lost"}                     the round stands, but the server has lost what its workers had shared; as above
 --   {"missing", key, cursor}     wait for an entry in the key's wake stream, or for a later one than cursor in events
 
 local call = redis.call
@@ -23,11 +24,21 @@ local function text(value, limit, what)
   return #value <= limit and value or error('BADARG ' .. what .. ' is longer than ' .. limit .. ' bytes')
 end
 
--- nil while the caller's round stands, else the reply that refuses it.
+-- nil while the caller's round stands, else the reply that refuses it. A server that has lost its memory may hear of
+-- the round yet, from its agents, so the caller shall come again.
 local function ended()
   local r = call('HMGET', GROUP, 'state', 'round', 'token')
-  if r[1] == 'settled' and tonumber(r[2]) == my_round and tonumber(r[3]) == my_token then return nil end
+  local ours = tonumber(r[2]) == my_round and tonumber(r[3]) == my_token
+  if r[1] == 'settled' and ours then return nil end
+  if r[1] == 'restoring' and ours or r[1] ~= 'closed' and tonumber(r[2] or 0) < my_round then
+    return redis.error_reply('TRYAGAIN the server does not know round ' .. my_round .. ' yet, or no longer')
+  end
   return {'ended', r[1] or 'unknown', tonumber(r[2] or 0)}
+end
+
+-- The same for values, which such a server has lost: one that is set anew would be taken for the old one.
+local function gone()
+  return ended() or call('HEXISTS', GROUP, 'restored') == 1 and {'lost'} or nil
 end
 
 local function missing(key)
@@ -42,7 +53,7 @@ end
 
 -- The end of every command: no key of ours outlives its use, and no stale worker prolongs one.
 local function finish(reply, ...)
-  if reply[1] == 'ended' then return reply end
+  if reply.err or reply[1] == 'ended' or reply[1] == 'lost' then return reply end
   for _, key in ipairs({VALUES, ...}) do call('PEXPIRE', key, VALUES_TTL_MS) end
   return reply
 end

@@ -2,7 +2,7 @@
 --
 -- KEYS[1-3]  see lib.lua    KEYS[4]  wake    stream of the key
 -- ARGV[1-2]  see lib.lua    ARGV[3]  key    ARGV[4]  value
--- returns    {"set"} | ended
+-- returns    {"set"} | ended | lost
 
 local WAKE = KEYS[4]
 local key, value = text(ARGV[3], 1024, 'key'), ARGV[4]
@@ -12,4 +12,4 @@ local function put()
   return {'set'}
 end
 
-return finish(ended() or put())
+return finish(gone() or put())

@@ -2,7 +2,7 @@
 --
 -- KEYS[1-3]  see lib.lua
 -- ARGV[1-2]  see lib.lua    ARGV[3]  keys, as a JSON list
--- returns    {"there"} | missing | ended
+-- returns    {"there"} | missing | ended | lost
 
 local keys = cjson.decode(ARGV[3])
 
@@ -13,4 +13,4 @@ local function look()
   return {'there'}
 end
 
-return finish(ended() or look())
+return finish(gone() or look())

@@ -1,0 +1,74 @@
+-- caller: the keys of a group, who calls with which claim and rules, and the clock. The loader puts it before each command.
+--
+-- Every command gets all keys of the group; they carry one hash tag, so that they share a slot of a cluster.
+-- KEYS[1]   group    hash  state (open|settled|restoring|closed), round, token, size, world, hash, addr, port, charged, ...
+-- KEYS[2]   leases   zset  name -> instant at which the member lapses (ms, server clock)
+-- KEYS[3]   nonces   hash  name -> nonce of the agent process that holds the name
+-- KEYS[4]   bids     hash  name -> JSON {nproc, addr, port}
+-- KEYS[5]   waiting  zset  name -> priority in the coming round: a known slot, else after all of those, by arrival
+-- KEYS[6]   absent   set   members of the round that ended, alive, not back yet
+-- KEYS[7]   back     set   members of the round that ended which have joined again
+-- KEYS[8]   seats    hash  name -> "slot:base_rank" in the settled round, or in that which is being restored
+-- KEYS[9]   slots    hash  name -> slot it had last; names beyond the settled round are kept while their slot is free
+-- KEYS[10]  done     set   members of the settled round that have reported success
+-- KEYS[11]  charges  zset  round -> instant at which its restart was charged
+-- KEYS[12]  free     zset  round -> instant at which it ended without a charge
+-- KEYS[13]  events   stream of {reply: JSON of settled, superseded, restart, closed, as replied, or {"drained", node, nonce}}
+-- KEYS[14]  job      hash  {digest, job, role:NAME -> JSON of its rules}; the run's, shared by its groups
+--
+-- ARGV[1]   name        ARGV[2]  nonce
+-- ARGV[3]   claim: round    ARGV[4] token    ARGV[5] slot (-1: only heard of)    ARGV[6] size    ARGV[7] members hash
+-- ARGV[8]   claim: charged    ARGV[9] lease_ms    ARGV[10] ttl_ms of an open group    ARGV[11] min nodes    ARGV[12] max
+-- ARGV[13]  last_call_ms    ARGV[14] scale_up_ms    ARGV[15] free_max (-1: no bound)    ARGV[16] free_per_ms (0: for ever)
+-- ARGV[17]  spares
+--
+-- Replies that several commands share:
+--   {"seat", round, token, slot, size, base_rank, world_size, hash, addr, port, charged, consecutive, why, ledger}
+--   {"waiting", due_ms, joined, place 0|1|2, round, token}: in the coming round, standing by, too many; the last one settled
+--   {"standing", due_ms}    {"lapsed", why}
+--   {"restoring", due_ms, back 0|1}: the server has lost its memory; back: it has the caller's seat again
+--   {"superseded", round, why, names of the lost, tabs between}
+--   {"restart", round, charged 0|1, delay_ms left, remaining (-1: no bound), reason, cause JSON or ""}
+--   {"closed", outcome, exit_code, reason, cause JSON or "", charged}
+
+local call = redis.call
+local GROUP, LEASES, NONCES, BIDS, WAITING, ABSENT, BACK = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local SEATS, SLOTS, DONE, CHARGES, FREE, EVENTS, JOB = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14]
+local HUGE = 9007199254740992
+
+local function text(value, limit, what)
+  return #value <= limit and value or error('BADARG ' .. what .. ' is longer than ' .. limit .. ' bytes')
+end
+
+local function number(value, low, what)
+  local n = tonumber(value)
+  return n and n == math.floor(n) and n >= low and n <= HUGE and n or error('BADARG ' .. what .. ' is out of range')
+end
+
+local name, nonce = text(ARGV[1], 255, 'name'), text(ARGV[2], 255, 'nonce')
+if name == '' or nonce == '' or name:find('%c') then error('BADARG name or nonce is empty or has control characters') end
+local claim = {
+  round = number(ARGV[3], 0, 'claim.round'), token = number(ARGV[4], 0, 'claim.token'),
+  slot = number(ARGV[5], -1, 'claim.slot'), size = number(ARGV[6], 0, 'claim.size'),
+  hash = text(ARGV[7], 64, 'claim.members_hash'), charged = number(ARGV[8], 0, 'claim.charged'),
+}
+local lease_ms, ttl_ms = number(ARGV[9], 1, 'lease_ms'), number(ARGV[10], 1, 'ttl_ms')
+local min, max = number(ARGV[11], 1, 'min'), number(ARGV[12], 1, 'max')
+local last_call_ms, scale_up_ms = number(ARGV[13], 0, 'last_call_ms'), number(ARGV[14], 0, 'scale_up_ms')
+local free_max, free_per_ms = number(ARGV[15], -1, 'free_max'), number(ARGV[16], 0, 'free_per_ms')
+local spares = number(ARGV[17], 0, 'spares')
+if min > max then error('BADARG min is above max') end
+
+local clock = call('TIME')
+local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+
+local function get(field) return call('HGET', GROUP, field) end
+local function num(field) return tonumber(get(field) or 0) end
+local function set(...) call('HSET', GROUP, ...) end
+local function is(state) return get('state') == state end
+local function stands() return is('settled') or is('restoring') end
+local function known() return call('HGET', NONCES, name) == nonce end
+local function has_seat(member) return call('HEXISTS', SEATS, member) == 1 end
+local function seated() return is('settled') and has_seat(name) end
+local function waits() return call('ZSCORE', WAITING, name) end
+local function prolong() call('ZADD', LEASES, now + lease_ms, name) end
