@@ -17,7 +17,7 @@ COMMANDS = sorted(LUA.glob("*.lua"))
 READERS = {"job", "status"}  # these only look
 WRITES = re.compile(
     r"'(SET|DEL|P?EXPIRE|H(SET|SETNX|DEL|INCRBY)|S(ADD|REM)|Z(ADD|REM)\w*|XADD)'"
-    r"|\b(set|prolong|close|supersede|settle|restart|charge|spend_free|lose|used|free_left|progress|announce|heed|learn|readmit|grow)\("
+    r"|\b(write|set|keep|unset|prolong|close|supersede|settle|restart|charge|spend_free|lose|used|free_left|progress|announce|heed|learn|readmit|grow)\("
 )
 CALLER = 17  # ARGV of every command; what the library documents
 

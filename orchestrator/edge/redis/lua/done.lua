@@ -22,7 +22,7 @@ end
 tick()
 local found = fate()
 if found[1] == 'standing' or found[1] == 'restoring' and found[3] == 1 then
-  call('SADD', DONE, name)
+  write('SADD', DONE, name)
   if is('settled') and call('SCARD', DONE) >= num('size') then all_done() end
   progress()
 end

@@ -27,7 +27,7 @@ local function decide()
     local window = budget_per_ms > 0 and ' within ' .. budget_per_ms / 1000 .. ' s' or ''
     return close('failed', 1, 'restart.budget is spent (' .. budget_max .. ' restarts' .. window .. '); ' .. reason, cause)
   end
-  call('ZREM', FREE, get('round')) -- a milder verdict of this round had been taken from there
+  write('ZREM', FREE, get('round')) -- a milder verdict of this round had been taken from there
   set('consecutive', consecutive)
   restart(action, delay_ms, remaining, reason, cause, 'worker failed')
 end

@@ -29,12 +29,13 @@ local function give_up_seat()
 end
 
 local function enter()
-  call('HSET', NONCES, name, nonce)
-  call('HSET', BIDS, name, cjson.encode(bid))
+  write('HSET', NONCES, name, nonce)
+  write('HSET', BIDS, name, cjson.encode(bid))
   if waits() then return end
-  call('ZADD', WAITING, priority(call('HINCRBY', GROUP, 'arrivals', 1)), name)
+  set('arrivals', num('arrivals') + 1)
+  write('ZADD', WAITING, priority(num('arrivals')), name)
   set('last_join', now, 'last_joiner', name)
-  if call('SREM', ABSENT, name) == 1 then call('SADD', BACK, name) end
+  if write('SREM', ABSENT, name) == 1 then write('SADD', BACK, name) end
   if is('settled') then grow() end
 end
 
@@ -47,9 +48,9 @@ local function join()
   end
   give_up_seat()
   if is('closed') then return closed() end
-  call('HSETNX', GROUP, 'state', 'open')
+  keep('state', 'open')
   learn(carried)
-  if claims_seat() then call('HSETNX', SLOTS, name, claim.slot) end -- a server that had forgotten it
+  if claims_seat() then write('HSETNX', SLOTS, name, claim.slot) end -- a server that had forgotten it
   prolong()
   if not seated() then enter() end
   progress()

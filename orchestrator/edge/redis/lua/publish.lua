@@ -17,8 +17,8 @@ local rules = {
 
 local function reopen()
   set('state', 'open', 'why', 'reopened', 'forgiven', num('charged'), 'consecutive', 0)
-  call('HDEL', GROUP, 'outcome', 'exit_code', 'close_why', 'close_cause', 'min_at', 'last_joiner', 'scale_at', 'restore_until')
-  call('DEL', JOB)
+  unset('outcome', 'exit_code', 'close_why', 'close_cause', 'min_at', 'last_joiner', 'scale_at', 'restore_until')
+  write('DEL', JOB)
 end
 
 local function publish()
@@ -30,9 +30,9 @@ local function publish()
   if is('closed') then return {'published'} end -- whoever comes now is told the outcome, whatever it brings
   if known and known ~= digest then return {'differs', call('HGET', JOB, 'job')} end
   if not known and job == '' then return {'unpublished'} end
-  if not known then call('HSET', JOB, 'digest', digest, 'job', job) end
-  call('HSET', JOB, 'role:' .. role, cjson.encode(rules))
-  call('PEXPIRE', JOB, ttl_ms) -- the group need not be there yet
+  if not known then write('HSET', JOB, 'digest', digest, 'job', job) end
+  write('HSET', JOB, 'role:' .. role, cjson.encode(rules))
+  write('PEXPIRE', JOB, ttl_ms) -- the group need not be there yet
   return {'published'}
 end
 

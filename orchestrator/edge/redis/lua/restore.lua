@@ -19,12 +19,12 @@ local why, carried = text(ARGV[27], 1024, 'why'), text(ARGV[28], 65536, 'ledger'
 local function restore()
   readmit(base_rank)
   if not (known() and has_seat(name)) then return end
-  call('HSET', BIDS, name, cjson.encode(bid))
+  write('HSET', BIDS, name, cjson.encode(bid))
   learn(carried)
   set('world', world, 'addr', addr, 'port', port, 'seat_paid', paid, 'seat_row', row, 'consecutive', row, 'seat_why', why)
   if call('HLEN', SEATS) < num('size') then return end
   set('state', 'settled', 'restored', 1) -- what workers had shared is lost all the same
-  call('HDEL', GROUP, 'restore_until')
+  unset('restore_until')
   if call('ZCARD', WAITING) > 0 then grow() end
 end
 

@@ -62,9 +62,41 @@ if min > max then error('BADARG min is above max') end
 local clock = call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 
-local function get(field) return call('HGET', GROUP, field) end
+-- Every change goes through here, but for what only prolongs: whoever changes something sees to the life of all keys.
+local changed = false
+local function write(...)
+  changed = true
+  return call(...)
+end
+
+-- The group's record is read once; long texts, and what few commands need, only when it is asked for.
+local KEPT = {
+  'state', 'round', 'token', 'size', 'charged', 'forgiven', 'high_round', 'high_token', 'end_round', 'end_until', 'end_delay',
+  'last_ms', 'touched_ms', 'last_join', 'last_joiner', 'min_at', 'scale_at', 'restore_until', 'why',
+}
+local record = {}
+for i, value in ipairs(call('HMGET', GROUP, unpack(KEPT))) do record[KEPT[i]] = value end
+
+local function get(field)
+  if record[field] == nil then record[field] = call('HGET', GROUP, field) end
+  return record[field]
+end
+
 local function num(field) return tonumber(get(field) or 0) end
-local function set(...) call('HSET', GROUP, ...) end
+
+local function set(...)
+  local fields = {...}
+  for i = 1, #fields, 2 do record[fields[i]] = fields[i + 1] end
+  write('HSET', GROUP, ...)
+end
+
+local function keep(field, value) return get(field) or set(field, value) end -- unless it is there already
+
+local function unset(...)
+  for _, field in ipairs({...}) do record[field] = false end
+  write('HDEL', GROUP, ...)
+end
+
 local function is(state) return get('state') == state end
 local function stands() return is('settled') or is('restoring') end
 local function known() return call('HGET', NONCES, name) == nonce end

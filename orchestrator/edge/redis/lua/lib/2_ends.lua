@@ -4,7 +4,7 @@ local CLOSED_TTL_MS, EVENTS_KEPT, LEDGER_SHOWN, LEDGER_KEPT = 86400000, 256, 100
 
 -- Tell everyone: members learn what happened from the stream, and from their next renewal if they missed it.
 local function announce(reply)
-  call('XADD', EVENTS, 'MAXLEN', '~', EVENTS_KEPT, '*', 'reply', cjson.encode(reply))
+  write('XADD', EVENTS, 'MAXLEN', '~', EVENTS_KEPT, '*', 'reply', cjson.encode(reply))
 end
 
 local function closed()
@@ -15,9 +15,9 @@ end
 -- End the run. What only an open group needs goes; its record and its stream tell latecomers for a day.
 local function close(outcome, exit_code, why, cause)
   set('state', 'closed', 'outcome', outcome, 'exit_code', exit_code, 'close_why', why, 'close_cause', cause)
-  call('DEL', LEASES, NONCES, BIDS, WAITING, ABSENT, BACK, SEATS, SLOTS, DONE, CHARGES, FREE)
+  write('DEL', LEASES, NONCES, BIDS, WAITING, ABSENT, BACK, SEATS, SLOTS, DONE, CHARGES, FREE)
   announce(closed())
-  for _, key in ipairs({GROUP, EVENTS, JOB}) do call('PEXPIRE', key, CLOSED_TTL_MS) end
+  for _, key in ipairs({GROUP, EVENTS, JOB}) do write('PEXPIRE', key, CLOSED_TTL_MS) end
 end
 
 -- How the last round that ended did so: superseded or restart.
@@ -32,7 +32,7 @@ end
 -- How much of a sliding budget is in use; `floor` is what is known to be spent when the budget is for the whole run.
 local function used(key, per_ms, floor)
   if per_ms == 0 then return math.max(call('ZCARD', key), floor) end
-  call('ZREMRANGEBYSCORE', key, '-inf', now - per_ms)
+  write('ZREMRANGEBYSCORE', key, '-inf', now - per_ms)
   return call('ZCARD', key)
 end
 
@@ -43,7 +43,7 @@ local function free_left() return free_max < 0 or used(FREE, free_per_ms, 0) < f
 
 -- Take one from the budget of uncharged ends, or close the run: a group that churns for ever helps nobody.
 local function spend_free(why)
-  if free_left() then return free_max < 0 or call('ZADD', FREE, now, get('round')) end
+  if free_left() then return free_max < 0 or write('ZADD', FREE, now, get('round')) end
   close('failed', 1, 'restart.free is spent (' .. free_max .. ' uncharged restarts); ' .. why, '')
 end
 
@@ -51,9 +51,9 @@ end
 local function charge(budget_max, budget_per_ms)
   local before = used(CHARGES, budget_per_ms, spent())
   if budget_max >= 0 and before >= budget_max then return nil end
-  call('HINCRBY', GROUP, 'charged', 1)
-  call('ZADD', CHARGES, now, get('round'))
-  if budget_max < 0 then call('ZREMRANGEBYRANK', CHARGES, 0, -LEDGER_KEPT - 1) end -- nobody counts them
+  set('charged', num('charged') + 1)
+  write('ZADD', CHARGES, now, get('round'))
+  if budget_max < 0 then write('ZREMRANGEBYRANK', CHARGES, 0, -LEDGER_KEPT - 1) end -- nobody counts them
   return budget_max < 0 and -1 or budget_max - before - 1
 end
 
@@ -68,20 +68,21 @@ end
 local function learn(carried)
   local forgiven = tonumber(carried:match('^%d+') or 0)
   if forgiven >= num('forgiven') then -- what was charged before a run was reopened is no news
-    set('forgiven', forgiven)
-    for round, age_ms in carried:gmatch('(%d+):(%d+)') do call('ZADD', CHARGES, 'NX', now - tonumber(age_ms), round) end
+    if forgiven > num('forgiven') then set('forgiven', forgiven) end
+    for round, age_ms in carried:gmatch('(%d+):(%d+)') do write('ZADD', CHARGES, 'NX', now - tonumber(age_ms), round) end
   end
-  set('charged', math.max(num('charged'), claim.charged, call('ZCARD', CHARGES) + num('forgiven')))
+  local charged = math.max(claim.charged, call('ZCARD', CHARGES) + num('forgiven'))
+  if charged > num('charged') then set('charged', charged) end
 end
 
 -- End the round that stands; its members that are alive are expected back.
 local function open_next(kind, why, next_why)
-  call('DEL', ABSENT, BACK, DONE)
+  write('DEL', ABSENT, BACK, DONE)
   for _, member in ipairs(call('HKEYS', SEATS)) do
-    if call('ZSCORE', LEASES, member) then call('SADD', ABSENT, member) end
+    if call('ZSCORE', LEASES, member) then write('SADD', ABSENT, member) end
   end
-  call('DEL', SEATS)
-  call('HDEL', GROUP, 'scale_at', 'min_at', 'last_joiner', 'restore_until')
+  write('DEL', SEATS)
+  unset('scale_at', 'min_at', 'last_joiner', 'restore_until')
   set('state', 'open', 'end_kind', kind, 'end_round', get('round'), 'end_why', why, 'why', next_why, 'last_join', now)
 end
 
@@ -106,9 +107,9 @@ local function lose(members, what)
   local lost = {}
   for _, member in ipairs(members) do
     if has_seat(member) and call('SISMEMBER', DONE, member) == 0 then lost[#lost + 1] = member end
-    for _, key in ipairs({LEASES, WAITING}) do call('ZREM', key, member) end
-    for _, key in ipairs({NONCES, BIDS, SEATS}) do call('HDEL', key, member) end
-    for _, key in ipairs({ABSENT, BACK}) do call('SREM', key, member) end
+    for _, key in ipairs({LEASES, WAITING}) do write('ZREM', key, member) end
+    for _, key in ipairs({NONCES, BIDS, SEATS}) do write('HDEL', key, member) end
+    for _, key in ipairs({ABSENT, BACK}) do write('SREM', key, member) end
   end
   local shown = table.concat(lost, ', ', 1, math.min(#lost, 3)) .. (#lost > 3 and ' and ' .. #lost - 3 .. ' more' or '')
   if #lost > 0 then supersede(what or ('lost node' .. (#lost > 1 and 's ' or ' ') .. shown), lost) end

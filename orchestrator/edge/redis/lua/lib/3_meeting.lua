@@ -4,8 +4,8 @@
 -- Survivors are waited for, but not for ever; their time begins when the delay of their restart is over.
 local function settle_at()
   local joined, absent = call('ZCARD', WAITING), call('SCARD', ABSENT)
-  if joined < min then return call('HDEL', GROUP, 'min_at') and nil end
-  call('HSETNX', GROUP, 'min_at', now)
+  if joined < min then return get('min_at') and unset('min_at') end
+  keep('min_at', now)
   if absent == 0 and (joined >= max or call('SCARD', BACK) > 0) then return now end
   local cap = math.max(num('min_at'), num('end_until')) + 10 * last_call_ms
   return absent > 0 and cap or math.min(cap, num('last_join') + last_call_ms)
@@ -13,7 +13,7 @@ end
 
 -- When those who wait make a new round of a settled one below MAX; nil if never. A round that finishes is left alone.
 local function scale_at()
-  if call('ZCARD', WAITING) == 0 then return call('HDEL', GROUP, 'scale_at') and nil end -- the next is the first again
+  if call('ZCARD', WAITING) == 0 then return get('scale_at') and unset('scale_at') end -- the next is the first again
   local at = get('scale_at')
   if not at or num('size') >= max then return nil end
   if call('SCARD', DONE) > 0 or not free_left() then return nil end
@@ -22,7 +22,7 @@ end
 
 -- Somebody waits for a settled round to grow: it does so a while after the first of them, for all at once.
 local function grow()
-  if num('size') < max then call('HSETNX', GROUP, 'scale_at', now + scale_up_ms) end
+  if num('size') < max then keep('scale_at', now + scale_up_ms) end
 end
 
 -- Who sits where: known slots below the new size are kept, newcomers fill the holes, the highest slots move down.
@@ -45,27 +45,27 @@ end
 local function settle()
   local by_slot, size = seating()
   local world, roll, first = 0, {}, nil
-  call('DEL', SEATS, DONE, ABSENT, BACK)
+  write('DEL', SEATS, DONE, ABSENT, BACK)
   for slot = 0, size - 1 do
     local member = by_slot[slot]
     local bid = cjson.decode(call('HGET', BIDS, member))
     first = first or bid
-    call('HSET', SEATS, member, slot .. ':' .. world)
-    call('HSET', SLOTS, member, slot)
-    call('ZREM', WAITING, member)
+    write('HSET', SEATS, member, slot .. ':' .. world)
+    write('HSET', SLOTS, member, slot)
+    write('ZREM', WAITING, member)
     roll[#roll + 1] = member .. '\t' .. bid.nproc .. '\n'
     world = world + bid.nproc
   end
   local slots = call('HGETALL', SLOTS) -- absent names forget the slots that others have now
   for i = 1, #slots, 2 do
-    if tonumber(slots[i + 1]) < size and not has_seat(slots[i]) then call('HDEL', SLOTS, slots[i]) end
+    if tonumber(slots[i + 1]) < size and not has_seat(slots[i]) then write('HDEL', SLOTS, slots[i]) end
   end
   local high = math.max(num('round'), num('high_round'))
   local token = math.max(now, num('token') + 1, num('high_token') + 1)
   local why = get('why') or (high == 0 and 'first' or 'the server had lost its memory')
   set('state', 'settled', 'round', high + 1, 'token', token, 'size', size, 'world', world, 'addr', first.addr, 'port', first.port,
     'hash', redis.sha1hex(table.concat(roll)), 'seat_paid', num('charged'), 'seat_row', num('consecutive'), 'seat_why', why)
-  call('HDEL', GROUP, 'scale_at', 'min_at', 'last_joiner', 'why', 'restored')
+  unset('scale_at', 'min_at', 'last_joiner', 'why', 'restored')
   announce({'settled', high + 1})
 end
 

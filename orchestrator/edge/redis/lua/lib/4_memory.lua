@@ -5,10 +5,10 @@
 
 -- Go back to the claimed round, which nobody here knows: its members bring their seats, or it ends in two leases' time.
 local function enter_restoring()
-  call('DEL', SEATS, SLOTS, DONE, ABSENT, BACK)
+  write('DEL', SEATS, SLOTS, DONE, ABSENT, BACK)
   set('state', 'restoring', 'round', claim.round, 'token', claim.token, 'size', claim.size, 'hash', claim.hash,
     'charged', math.max(num('charged'), claim.charged), 'restore_until', now + 2 * lease_ms)
-  call('HDEL', GROUP, 'why', 'scale_at', 'min_at', 'last_joiner')
+  unset('why', 'scale_at', 'min_at', 'last_joiner')
 end
 
 -- Compare the claim with what is known here, and follow it where it is newer.
@@ -22,7 +22,7 @@ local function heed()
   if newer and claim.slot >= 0 and claim.round >= high_round and claim.token >= high_token then return enter_restoring() end
   if not newer and claim.slot >= 0 then supersede('two servers had each gone on with this run', nil, true) end
   if claim.round > high_round or claim.token > high_token then
-    call('HSETNX', GROUP, 'state', 'open')
+    keep('state', 'open')
     set('high_round', math.max(high_round, claim.round), 'high_token', math.max(high_token, claim.token))
   end
 end
@@ -34,9 +34,9 @@ local function claims_seat() return claim.slot >= 0 and claim.round == num('roun
 local function readmit(base_rank)
   local holder = call('HGET', NONCES, name)
   if not (is('restoring') and claims_seat()) or holder and holder ~= nonce then return end
-  call('HSET', NONCES, name, nonce)
-  call('HSET', SEATS, name, claim.slot .. ':' .. base_rank)
-  call('HSET', SLOTS, name, claim.slot)
-  call('ZREM', WAITING, name)
+  write('HSET', NONCES, name, nonce)
+  write('HSET', SEATS, name, claim.slot .. ':' .. base_rank)
+  write('HSET', SLOTS, name, claim.slot)
+  write('ZREM', WAITING, name)
   prolong()
 end

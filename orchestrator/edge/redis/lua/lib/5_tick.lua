@@ -2,12 +2,13 @@
 
 -- The server's clock went back, so no instant of ours may lie ahead of it.
 local function rewind()
+  unset('touched_ms')
   for _, field in ipairs({'min_at', 'last_join', 'scale_at', 'end_until', 'restore_until'}) do
     local latest = now + (field == 'end_until' and num('end_delay') or field == 'restore_until' and 2 * lease_ms or 0)
     if get(field) then set(field, math.min(num(field), latest)) end
   end
   for _, key in ipairs({CHARGES, FREE}) do
-    for _, round in ipairs(call('ZRANGEBYSCORE', key, '(' .. now, '+inf')) do call('ZADD', key, now, round) end
+    for _, round in ipairs(call('ZRANGEBYSCORE', key, '(' .. now, '+inf')) do write('ZADD', key, now, round) end
   end
 end
 
@@ -17,7 +18,7 @@ local function tick()
     local last = num('last_ms')
     if now < last then rewind() end
     if now < last or now - last > lease_ms * 2 / 3 then
-      for _, member in ipairs(call('ZRANGE', LEASES, 0, -1)) do call('ZADD', LEASES, now + lease_ms, member) end
+      for _, member in ipairs(call('ZRANGE', LEASES, 0, -1)) do write('ZADD', LEASES, now + lease_ms, member) end
     end
     lose(call('ZRANGEBYSCORE', LEASES, '-inf', now))
     progress()
@@ -68,10 +69,12 @@ local function fate()
   return {'lapsed', 'the group is in round ' .. num('round') .. ', not in ' .. claim.round}
 end
 
--- The end of every command: nothing of ours outlives its use.
+-- The end of every command: nothing of ours outlives its use. Who changes nothing prolongs the life of keys now and then.
 local function finish(reply)
-  if get('state') and not is('closed') then
-    set('last_ms', now)
+  if not get('state') or is('closed') then return reply end
+  call('HSET', GROUP, 'last_ms', now)
+  if changed or now - num('touched_ms') > ttl_ms / 8 then
+    set('touched_ms', now)
     for _, key in ipairs(KEYS) do call('PEXPIRE', key, ttl_ms) end
   end
   return reply
