@@ -165,6 +165,8 @@ def begin_lines(job: JobSpec, server: str | None) -> list[Line]:
         others = f"run_id={job.run_id}" + (f" rendezvous.url={server}" if server else " and the same server")
         level = logging.CRITICAL if server else logging.INFO  # a password is told nowhere else: it must be heard
         lines.append(Line(f"meeting {span} nodes; the others need {others}", level=level))
+        if server:
+            lines.append(Line("this node hosts the server: the run ends with it", "warn", logging.WARNING))
     return lines
 
 

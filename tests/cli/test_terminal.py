@@ -21,6 +21,7 @@ def test_a_run_begins_with_its_name_and_where_others_join() -> None:
     assert several.text == [
         "run j1, node a",
         "meeting 2 to 4 nodes; the others need run_id=j1 rendezvous.url=redis://h:6379/0",
+        "this node hosts the server: the run ends with it",
     ]
 
 
