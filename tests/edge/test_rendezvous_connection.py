@@ -225,8 +225,8 @@ def test_a_wrong_password_is_said_at_once_and_not_shown(kind: str) -> None:
             await connection.open(PATIENCE_S)
             assert connection.local_addr == "127.0.0.1"
             await connection.close()
-            assert connection.address.greeting() == [("AUTH", "right"), ("SELECT", "3")]
-            assert connection.address.will_address() == {"host": "127.0.0.1", "port": port, "tls": False}
+            assert connection.address.greeting() == (("AUTH", "right"), ("SELECT", 3))
+            assert connection.will_address() == {"host": "127.0.0.1", "port": port, "tls": False}
 
         asyncio.run(welcome())
     finally:

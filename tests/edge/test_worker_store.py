@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.core.address import Word
 from orchestrator.core.rendezvous import Seat, Standing
 from orchestrator.edge.redis import worker_store
-from orchestrator.edge.redis.link import Link, Reply, Target, Word
+from orchestrator.edge.redis.link import Link
+from orchestrator.edge.redis.resp import Reply
 from orchestrator.edge.redis.scripts import group_keys
 from orchestrator.edge.redis.worker_store import Store
 from orchestrator.errors import RendezvousError, RoundEnded, ValuesLost
@@ -315,35 +317,6 @@ def test_a_key_that_is_empty_or_endless_is_refused(key: str) -> None:
     store = Store("unix:///s", run_id="r", group="g", round=1, token=1, rank=0, world_size=1)
     with pytest.raises(ValueError, match="a key has 1 to 1024 bytes"):
         store.set(key, "")
-
-
-@pytest.mark.parametrize(
-    ("url", "target"),
-    [
-        ("redis://h", Target("redis://h:6379", host="h", port=6379)),
-        (
-            "redis://u:p%40w@h:1/2",
-            Target("redis://h:1", host="h", port=1, username="u", password="p@w", db=2),
-        ),
-        ("redis://:pw@[::1]:1?db=3", Target("redis://[::1]:1", host="::1", port=1, password="pw", db=3)),
-        (
-            "rediss://h?ssl_cert_reqs=none",
-            Target("rediss://h:6379", host="h", port=6379, tls={"ssl_cert_reqs": "none"}),
-        ),
-        (
-            "unix://:pw@/a%20b?db=1",
-            Target("unix:///a b", path="/a b", host="localhost", port=6379, password="pw", db=1),
-        ),
-    ],
-)
-def test_a_url_is_taken_apart_as_agents_do(url: str, target: Target) -> None:
-    assert Target.from_url(url) == target
-    assert target.password not in repr(target) or not target.password
-
-
-def test_a_url_of_another_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="use redis://, rediss:// or unix://"):
-        Target.from_url("http://h")
 
 
 def test_outside_the_orchestrator_there_is_no_store() -> None:

@@ -63,18 +63,19 @@ def _connect(address: Mapping[str, Any], limit_s: float) -> socket.socket:
         connection.connect(address["unix"])
         return connection
     connection = socket.create_connection((address["host"], address["port"]), limit_s)
-    tls = address.get("tls")
-    if not tls:
+    options = address.get("tls")
+    if not isinstance(options, dict):
         return connection
     import ssl  # noqa: PLC0415 - 4 MB that only rediss:// needs
 
-    options = tls if isinstance(tls, dict) else {}
-    context = ssl.create_default_context(cafile=options.get("ca"))
-    if not options.get("verify", True):
+    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+    unchecked = options.get("ssl_cert_reqs") == "none"
+    if unchecked or options.get("ssl_check_hostname", "true").lower() in ("false", "0", "no"):
         context.check_hostname = False
+    if unchecked:
         context.verify_mode = ssl.CERT_NONE
-    if options.get("cert"):
-        context.load_cert_chain(options["cert"], options.get("key"))
+    if options.get("ssl_certfile"):
+        context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"), options.get("ssl_password"))
     return context.wrap_socket(connection, server_hostname=address["host"])
 
 

@@ -1,18 +1,27 @@
-"""What went wrong between us and the server, and whether it may pass.
+"""What went wrong between us and the server: whether it may pass, and whether it shows that the server itself is away.
 
-Judges exceptions of the client library; waits for nothing. Invariant: what may pass is never fatal once a session had
-begun, because a server that comes back can be anything for a moment.
+Judges exceptions; waits for nothing. Invariant: what may pass is never fatal once a session had begun, because a server
+that comes back can be anything for a moment.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import socket
 import ssl
 from enum import Enum, auto
 
-from redis.exceptions import AuthenticationError, AuthorizationError, InvalidResponse, ResponseError
+from orchestrator.core.lease import Contact
+from orchestrator.edge.redis.resp import PASSING, REFUSES_USER, NotRedisError, ServerError
+from orchestrator.edge.redis.route import NotMasterError
 
-_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM", "BUSY", "MISCONF", "NOREPLICAS")
+_REFUSES_COMMAND = re.compile(r"\bNOPERM\b|ACL failure")
+_PEER_GONE = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE})
+_NO_SOCKET = frozenset({errno.ENOENT, errno.EAGAIN})  # of a unix socket: not there, or nobody accepts on it
+_NO_FAMILY = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
 
 
 class Fault(Enum):
@@ -24,29 +33,72 @@ class Fault(Enum):
     BUG = auto()  # our own command was malformed
 
 
+class Stage(Enum):
+    """How far an attempt had come when it failed."""
+
+    CONNECTING = auto()
+    FRESH = auto()  # the connection was made in this attempt
+    OPEN = auto()  # it was there before
+
+
 def judge(error: Exception) -> tuple[Fault, str]:
     """What ``error`` means, and how to say it."""
-    said = str(error) or type(error).__name__
-    if (wrong := _wrong(error, said)) is not None:
-        return Fault.WRONG, wrong
-    if isinstance(error, ResponseError):
-        # redis-py cuts the code off messages that it has a class for, and inside of scripts it stands anywhere
-        code = f"{getattr(error, 'status_code', None) or ''} {said}"
-        if "BADARG" in code:
-            return Fault.BUG, said
-        return (Fault.AWAY if any(word in code for word in _PASSING) else Fault.REFUSED), said
+    said = _plainly(error)
+    match error:
+        case ServerError():
+            return _judge_reply(said)
+        case NotRedisError():
+            return Fault.WRONG, f"{said:.150}"
+        case socket.gaierror() if error.errno != socket.EAI_AGAIN:
+            return Fault.WRONG, f"there is no such host: {error.strerror}"
+        case ssl.SSLCertVerificationError():
+            return Fault.WRONG, f"its certificate does not hold: {error.verify_message}"
+        case ValueError():  # files of ours that TLS needs
+            return Fault.WRONG, said
     return Fault.AWAY, said
 
 
-def _wrong(error: Exception, said: str) -> str | None:
-    """What is wrong with the address or the credentials, if that is what ``error`` says."""
-    below = error.__cause__ or error.__context__
-    if isinstance(error, AuthenticationError | AuthorizationError):
-        return f"it refuses the user name or password: {said}"
-    if isinstance(error, InvalidResponse):
-        return f"it does not speak the Redis protocol: {said:.100}"
-    if isinstance(below, socket.gaierror) and below.errno != socket.EAI_AGAIN:
-        return f"there is no such host: {below.strerror}"
-    if isinstance(below, ssl.SSLCertVerificationError):
-        return f"its certificate does not hold: {below.verify_message}"
-    return None
+def _judge_reply(said: str) -> tuple[Fault, str]:
+    if "BADARG" in said:
+        return Fault.BUG, said
+    if REFUSES_USER.search(said):
+        return Fault.WRONG, f"it refuses the user name or password: {said}"
+    if _REFUSES_COMMAND.search(said):
+        return Fault.WRONG, f"it does not let this user do that: {said}; README (Several nodes) has the least rights"
+    return (Fault.AWAY if PASSING.search(said) else Fault.REFUSED), said
+
+
+def contact(error: Exception, stage: Stage) -> Contact:
+    """What an attempt that ended with ``error`` shows. AWAY needs evidence: silence may be our own partition.
+
+    Whoever is let in nowhere counts as evidence too: the server is there, and it was not we who were cut off.
+    """
+    if isinstance(error, ServerError):
+        return Contact.ANSWERED if judge(error)[0] in (Fault.REFUSED, Fault.BUG) else Contact.AWAY
+    if isinstance(error, TimeoutError) and error.errno is None:  # our own patience has ended
+        return Contact.AWAY if stage is Stage.FRESH else Contact.SILENT
+    if isinstance(error, socket.gaierror):
+        return Contact.SILENT
+    if isinstance(error, EOFError | ssl.SSLError | NotMasterError):
+        return Contact.AWAY
+    if isinstance(error, ConnectionResetError) and error.errno is None:
+        return Contact.AWAY  # asyncio's word for a connection that the peer has closed before we sent
+    numbers = _errnos(error)
+    if stage is Stage.CONNECTING:  # of a name's addresses, those count whose family this host has
+        numbers = (numbers - _NO_FAMILY) or numbers
+    return Contact.AWAY if numbers and numbers <= _PEER_GONE | _NO_SOCKET else Contact.SILENT
+
+
+def _errnos(error: Exception) -> frozenset[int]:
+    """The system's numbers in ``error``; asyncio gathers those of several addresses in a text."""
+    number = getattr(error, "errno", None)
+    return frozenset({number} if number else map(int, _ERRNO.findall(str(error))))
+
+
+def _plainly(error: Exception) -> str:
+    """The system's own words, which asyncio hides."""
+    if isinstance(error, OSError) and not isinstance(error, socket.gaierror | ssl.SSLError | NotMasterError):
+        numbers = _errnos(error)
+        if numbers:
+            return ", ".join(sorted(os.strerror(number).lower() for number in numbers))
+    return str(error) or type(error).__name__

@@ -172,8 +172,8 @@ class GroupStore:
         """What our guard should send, and where to, once this process has died: that we have left."""
         leave = script("leave")
         words = ("EVAL", leave.source, len(self._keys), *self._keys, *self._caller(Claim()), _clip(why))
-        address = self._connection.address
-        return address.will_address(), tuple(encode(*command) for command in (*address.greeting(), words))
+        greeting = self._connection.address.greeting()
+        return self._connection.will_address(), tuple(encode(*command) for command in (*greeting, words))
 
     async def _publish(self, claim: Claim) -> None:
         """Have the job on the server, for whoever joins by it or asks. A run that has another job will not have us."""

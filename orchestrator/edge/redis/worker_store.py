@@ -20,7 +20,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from orchestrator.edge.redis.link import Link, Reply, ServerError, Target, Word
+from orchestrator.core.address import Address, Word
+from orchestrator.edge.redis.link import Link
+from orchestrator.edge.redis.resp import PASSING, REFUSES_USER, Reply, ServerError
+from orchestrator.edge.redis.route import Route
 from orchestrator.errors import RendezvousError, RoundEnded, ValuesLost
 
 TIMEOUT_S = 300.0  # of waits, unless told otherwise
@@ -30,7 +33,6 @@ MAX_BLOCK_S = 20.0  # a blocked read looks again this often, should it have slep
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.02, 1.0
 KEY_LIMIT, VALUE_LIMIT = 1024, 64 << 20  # bytes
 _INT64 = 1 << 63
-_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM", "BUSY", "MISCONF", "NOREPLICAS")
 _NEEDED = (
     "ORCHESTRATOR_STORE",
     "ORCHESTRATOR_RUN_ID",
@@ -67,7 +69,7 @@ class Store:
         rank: int,
         world_size: int,
     ) -> None:
-        self._target = Target.from_url(url)
+        self._route = Route(Address.from_url(url))
         self._who = f"round {round} of group {group} in run {run_id}"
         self._fence = (round, token)
         self._rank, self._world_size = rank, world_size
@@ -206,10 +208,10 @@ class Store:
 
         reply = self._insist(once, within_s)
         if not isinstance(reply, list) or not reply:
-            raise RendezvousError(f"the server at {self._target.shown} gives an unknown reply: {reply!r:.100}")
+            raise RendezvousError(f"the server at {self._route.address.masked} gives an unknown reply: {reply!r:.100}")
         if reply[0] == b"lost":
             raise ValuesLost(
-                f"the server at {self._target.shown} has lost its memory, and what the workers of {self._who} had "
+                f"the server at {self._route.address.masked} has lost its memory, and what the workers of {self._who} had "
                 "shared; barriers still work, values do in the next round"
             )
         if reply[0] == b"ended":
@@ -230,10 +232,12 @@ class Store:
             except (OSError, EOFError, ServerError) as error:
                 if link is not None:
                     link.close()
-                if isinstance(error, ServerError) and not any(word in str(error) for word in _PASSING):
-                    raise RendezvousError(f"the server at {self._target.shown} refuses: {error}") from error
+                if isinstance(error, ServerError) and not self._passes(error):
+                    raise RendezvousError(f"the server at {self._route.address.masked} refuses: {error}") from error
                 if time.monotonic() + pause_s > ends:
-                    raise TimeoutError(f"no answer from {self._target.shown} within {within_s:g} s: {error}") from error
+                    raise TimeoutError(
+                        f"no answer from {self._route.address.masked} within {within_s:g} s: {error}"
+                    ) from error
             except BaseException:
                 if link is not None:
                     link.close()
@@ -245,11 +249,17 @@ class Store:
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
+    def _passes(self, error: ServerError) -> bool:
+        """Whether to try again; refused credentials may be good again too, if they once were."""
+        said = str(error)
+        refused = self._route.place is not None and REFUSES_USER.search(said)
+        return self._route.redirects(error) or bool(refused or PASSING.search(said))
+
     def _take(self) -> Link:
         self._check_process()
         with suppress(IndexError), self._lock:
             return self._idle.pop()
-        return Link(self._target, COMMAND_TIMEOUT_S)
+        return Link.to_server(self._route, COMMAND_TIMEOUT_S)
 
     def _check_process(self) -> None:
         """A forked child shares no connection with its parent, and counts by itself."""
