@@ -22,6 +22,7 @@ from orchestrator.config.schema import GROUPS
 from orchestrator.errors import Problem
 
 _OVERRIDE = re.compile(r"(~[^=]*|[^=\s]+=.*)", re.DOTALL)
+_ONE_URL = re.compile(r"[\w+]+://(?!.*://)[^'\"]*")
 _SWEEP = re.compile(r"[,(*]")  # a list, a function such as range(…) or a glob: Hydra's business
 _INLINE = re.compile(r"\{\s*kind:\s*(\w+)\s*(?:,(.*))?\}", re.DOTALL)
 TAIL = "the command line after --"
@@ -140,6 +141,8 @@ def _override(word: str, line: Line) -> None:
         _group(word, group, value, line)
     elif key == "recipe" and not value.startswith("{"):
         _recipe(word, value, line)
+    elif key == "rendezvous.url" and _ONE_URL.fullmatch(value):  # whose commas and options mean something to Hydra
+        line.overrides.append(Override(word, key, f"++{key}={quoted(value)}"))
     else:
         line.overrides.append(Override(word, key, f"++{word}"))
 

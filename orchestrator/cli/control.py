@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.core.address import FORMS
 from orchestrator.core.rendezvous import Closed
 from orchestrator.core.status import Granted, RunStatus, WishKind, WishReply, status_dict
 from orchestrator.errors import ExitCode
@@ -54,7 +55,7 @@ def _target(verb: str, words: Sequence[str]) -> Target:
     found = list(given.words)
     at = next((at for at, word in enumerate(found) if "://" in word and "=" not in word.partition("://")[0]), None)
     if at is None or at + 1 >= len(found):
-        parser.error(f"give {own}; a server's URL begins with redis://, rediss:// or unix://")
+        parser.error(f"give {own}; a server's URL is {FORMS}")
     rest = (*found[:at], *found[at + 2 :])
     if verb == "drain" and len(rest) != 1:
         parser.error(f"give {own}: one node")

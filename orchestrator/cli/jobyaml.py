@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from orchestrator.cli import yaml12
 from orchestrator.cli.job import Job, this_host
 from orchestrator.cli.quoting import literal
-from orchestrator.cli.secrets import is_secret_name, url_password, variable, worth_masking
+from orchestrator.cli.secrets import is_secret_name, url_secrets, variable, worth_masking
 from orchestrator.config.program import script_at, worker_cwd
 
 _HEAD = "# This job as it was composed. It runs again: orchestrate PATH_OF_THIS_FILE\n"
@@ -74,9 +74,15 @@ def _without_secrets(node: Any, name: str, known: dict[str, str]) -> Any:  # noq
     if isinstance(node, bool) or not isinstance(node, str | int | float):
         return node
     text = str(node)
-    password = url_password(text) if "${" not in text else None
-    if password is not None:
-        return text.replace(f":{password}@", f":{_reference(password_name(text, name))}@")
+    passwords = url_secrets(text) if "${" not in text else {}
+    if passwords:
+        begin = "REDIS" if text.startswith("redis") else variable(name)
+        for suffix, password in passwords.items():
+            reference = _reference(f"{begin}_{suffix}")
+            text = text.replace(f":{password}@", f":{reference}@").replace(
+                f"password={password}", f"password={reference}"
+            )
+        return text
     if is_secret_name(name) and text and "${" not in text:
         return _reference(variable(name))
     found = [value for value in sorted(known, key=len, reverse=True) if value in text]
@@ -87,11 +93,6 @@ def _without_secrets(node: Any, name: str, known: dict[str, str]) -> Any:  # noq
     return text if found else node
 
 
-def password_name(url: str, name: str) -> str:
-    """The variable that a URL's password comes from."""
-    return "REDIS_PASSWORD" if url.startswith("redis") else f"{variable(name)}_PASSWORD"
-
-
 def _reference(name: str) -> str:
     return f"${{oc.env:{name}}}"
 
@@ -99,5 +100,6 @@ def _reference(name: str) -> str:
 def _needed(job: Job, data: Any) -> str:  # noqa: ANN401 - unresolved YAML
     """A line that says which variables have to be set, besides those that are always there."""
     text = str(data)
-    names = {name for name in (*job.secrets.values, "REDIS_PASSWORD") if f"${{oc.env:{name}}}" in text}
+    redis = ("REDIS_PASSWORD", "REDIS_SENTINEL_PASSWORD", "REDIS_SSL_PASSWORD")
+    names = {name for name in (*job.secrets.values, *redis) if f"${{oc.env:{name}}}" in text}
     return f"# It needs these variables: {', '.join(sorted(names))}\n" if names else ""

@@ -90,7 +90,8 @@ async def _run(
     if tailer is not None:
         tailer.start()
     connection, store = _rendezvous(job, publication, server, journal)
-    processes.bequeath(store.last_will("its agent died"))
+    connection.on_moved = lambda: processes.bequeath(store.last_will("its agent died"))
+    connection.on_moved()
     agent = Agent(job, processes=processes, connection=connection, store=store, journal=journal, tailer=tailer)
     terminal.begin(server.shared_url if server is not None else None)
     with _Signals(job, agent):

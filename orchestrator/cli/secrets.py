@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote
 MASK = "***"
 _NAME = re.compile(r"(token|secret|passw(or)?d|passphrase|credential|key)s?(?![a-z])", re.IGNORECASE)
 _URL = re.compile(r"(//[^/\s'\"@:]*):([^\s'\"]+)@")
+_OPTION = re.compile(r"(?<=[?&])((?:\w+_)?password)=([^&\s'\"]+)")
 _OURS = {"ORCHESTRATOR_TOKEN": False, "ORCHESTRATOR_STORE": True}  # a fence; a URL with credentials
 _SHORTEST = 4  # a shorter value would be found inside ordinary words; it is masked where it stands, not by value
 _HARMLESS = frozenset({"true", "false", "null", "none", "auto"})
@@ -26,10 +27,11 @@ def is_secret_name(name: str) -> bool:
     return bool(_NAME.search(name))
 
 
-def url_password(text: str) -> str | None:
-    """The password in a URL, as it is spelled there."""
-    found = _URL.search(text)
-    return found[2] if found else None
+def url_secrets(text: str) -> dict[str, str]:
+    """The passwords in a URL as they are spelled there, each under the end of a name for it."""
+    found = {option.upper(): value for option, value in _OPTION.findall(text)} if "://" in text else {}
+    login = _URL.search(text)
+    return {**found, "PASSWORD": login[2]} if login else found
 
 
 class Secrets:
@@ -55,7 +57,8 @@ class Secrets:
         """``text`` without secrets."""
         if self._pattern is not None:
             text = self._pattern.sub(MASK, text)
-        return _URL.sub(rf"\1:{MASK}@", text) if "@" in text else text
+        text = _URL.sub(rf"\1:{MASK}@", text) if "@" in text else text
+        return _OPTION.sub(rf"\1={MASK}", text) if "password=" in text else text
 
     def mask_named(self, name: str, value: str) -> str:
         """The value of a variable, masked by its name too, however short it is."""
@@ -76,10 +79,10 @@ def _in_config(node: object, name: str) -> Iterator[tuple[str, str]]:
         for value in node:
             yield from _in_config(value, name)
     elif isinstance(node, str) and "${" not in node:
-        password = url_password(node)
-        if password is not None:
-            yield f"{variable(name)}_PASSWORD", password
-        elif is_secret_name(name):
+        passwords = url_secrets(node)
+        for suffix, password in passwords.items():
+            yield f"{variable(name)}_{suffix}", password
+        if not passwords and is_secret_name(name):
             yield variable(name), node
     elif isinstance(node, int | float) and not isinstance(node, bool) and is_secret_name(name):
         yield variable(name), repr(node)

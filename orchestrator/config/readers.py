@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable, Mapping
 
 from orchestrator.config.report import INVALID, UNRESOLVED, Report, join, nearest, show
+from orchestrator.core.address import FORMS, Address
 
 Reader = Callable[[object, str, Report], object]
 
@@ -206,17 +207,11 @@ def host_port(value: object, path: str, report: Report) -> object:
 
 
 def redis_url(value: object, path: str, report: Report) -> object:
-    """A URL that a Redis client understands. Its password may be wrong; its shape may not."""
-    allowed = "allowed: redis://HOST:PORT/DB, rediss://… or unix:///PATH"
-    found = re.fullmatch(r"(redis|rediss|unix)://(\S+)", value) if isinstance(value, str) else None
-    if found is None:
-        return report.problem(path, f"{show(value)} is not a Redis URL", allowed)
-    host = found[2].rpartition("@")[2]
-    if found[1] == "unix":
-        return value if host.startswith("/") else report.problem(path, f"{show(value)} has no socket's path", allowed)
-    address = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^:/?#\[\]]+)(?::([0-9]{1,5}))?(?:/([0-9]*))?(?:\?\S*)?", host)
-    if address is None or int(address[2] or 1) not in range(1, _PORT_MAX + 1):
-        return report.problem(path, f"{show(value)} is not a Redis URL", allowed)
+    """A URL of a server. Its password may be wrong; its shape may not."""
+    try:
+        Address.from_url(value if isinstance(value, str) and not re.search(r"\s", value) else "")
+    except ValueError as reason:
+        return report.problem(path, f"{show(value)} is not a Redis URL: {reason}", f"allowed: {FORMS}")
     return value
 
 

@@ -92,18 +92,18 @@ class Address:
         scheme, _, rest = url.partition("://")
         base, _, way = scheme.partition("+")
         if base not in ("redis", "rediss", "unix") or scheme in ("unix+sentinel", "unix+cluster"):
-            raise ValueError(f"{scheme if '://' in url else 'no scheme'!r:.40}: use {FORMS}")
+            raise ValueError(f"it begins with {scheme!r:.40}" if "://" in url else "it has no ://")
         try:
             kind = Kind(way)
         except ValueError:
-            raise ValueError(f"{scheme!r:.40}: use {FORMS}") from None
+            raise ValueError(f"it begins with {scheme!r:.40}") from None
         rest, _, query = rest.partition("?")
         options = _options(query, tls=base == "rediss", kind=kind)
         who, _, rest = rest.rpartition("@") if not rest.startswith("/") else ("", "", rest)
         user, _, password = who.partition(":")
         if base == "unix":
             if not rest.startswith("/"):
-                raise ValueError(f"{mask_url(url)} names no socket; write unix:///path/to/socket")
+                raise ValueError("it names no socket")
             seeds: tuple[Place, ...] = (Place(path=unquote(rest)),)
             parts: list[str] = []
         else:
@@ -159,9 +159,9 @@ def _places(hosts: str, kind: Kind) -> tuple[Place, ...]:
     port = SENTINEL_PORT if kind is Kind.SENTINEL else PORT
     places = [Place(unquote(one[1] or one[2]), int(one[3] or port)) for one in found if one is not None]
     if len(places) < len(found) or any(place.port not in range(1, PORT_MAX + 1) for place in places):
-        raise ValueError(f"no HOST:PORT where one should be (reserved characters are written as %XX); use {FORMS}")
+        raise ValueError("it has no HOST:PORT where one should be (reserved characters in passwords are %XX)")
     if len(places) > 1 and kind is Kind.DIRECT:
-        raise ValueError("several hosts need redis+sentinel:// or redis+cluster://")
+        raise ValueError("several hosts need Sentinel or Cluster")
     return tuple(places)
 
 
@@ -169,10 +169,10 @@ def _service_and_db(parts: list[str], options: Mapping[str, str], kind: Kind) ->
     """What stands in the path of the URL."""
     service = unquote(parts.pop(0)) if kind is Kind.SENTINEL and parts else ""
     if kind is Kind.SENTINEL and not service:
-        raise ValueError("the path names no service; write redis+sentinel://HOST:PORT,HOST:PORT/SERVICE")
+        raise ValueError("its path names no SERVICE")
     db = options.get("db") or (parts.pop(0) if parts else "0")
     if parts or not (db.isascii() and db.isdecimal()):
-        raise ValueError(f"the database is a number, not {'/'.join([db, *parts])!r:.40}")
+        raise ValueError(f"its database is a number, not {'/'.join([db, *parts])!r:.40}")
     if kind is Kind.CLUSTER and int(db):
         raise ValueError("a cluster has no databases but 0")
     return service, int(db)
@@ -183,7 +183,7 @@ def _options(query: str, *, tls: bool, kind: Kind) -> dict[str, str]:
     known = _OURS | (_TLS if tls else frozenset())
     for name in options.keys() - known - _TUNING:
         wants = " (of rediss://)" if name in _TLS else ""
-        raise ValueError(f"the option {name!r:.40}{wants} is not known; known: {', '.join(sorted(known))}")
+        raise ValueError(f"its option {name!r:.40}{wants} is not known; known: {', '.join(sorted(known))}")
     if kind is not Kind.SENTINEL and any(name.startswith("sentinel_") for name in options):
         raise ValueError("sentinel_username and sentinel_password belong to redis+sentinel://")
     return options

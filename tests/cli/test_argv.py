@@ -118,6 +118,19 @@ def test_words_for_the_shells_completion_are_left_alone() -> None:
     assert (line.flags.words(), line.hydra_overrides) == (["--shell-completion"], ["query=bash"])
 
 
+@pytest.mark.parametrize(
+    ("url", "hydra"),
+    [
+        ("redis+sentinel://a:1,b:2/m?sentinel_password=x", "'redis+sentinel://a:1,b:2/m?sentinel_password=x'"),
+        ("'redis+cluster://a:1,b:2'", "'redis+cluster://a:1,b:2'"),
+        ("redis://a,redis://b", "redis://a,redis://b"),
+    ],
+)
+def test_a_url_of_several_hosts_needs_no_quotes_and_several_urls_are_a_sweep(url: str, hydra: str) -> None:
+    (override,) = argv.parse([f"rendezvous.url={url}"]).overrides
+    assert override.hydra == f"++rendezvous.url={hydra}"
+
+
 def test_secrets_on_the_command_line_are_not_their_own_origin() -> None:
     (override,) = argv.parse(["worker.env.API_KEY=abc"]).overrides
     assert override.origin == "override worker.env.API_KEY=***"

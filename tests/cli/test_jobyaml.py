@@ -130,3 +130,10 @@ def test_it_is_the_unresolved_job(commands: Commands) -> None:
     data = read(job_yaml(found), "job.yaml").data
     assert data["worker"]["env"]["A"] == "${oc.env:HOME}"
     assert OmegaConf.to_container(found.cfg, resolve=False)["worker"]["env"]["A"] == "${oc.env:HOME}"  # type: ignore[index,call-overload]
+
+
+def test_every_password_of_a_url_comes_from_a_variable_of_its_own() -> None:
+    url = "redis+sentinel://me:hunter-a@h:1/main?sentinel_username=s&sentinel_password=hunter-b"
+    text = job_yaml(job("nodes=2", "run_id=r", f"rendezvous.url={url}", "--", "true"))
+    assert "hunter" not in text
+    assert "# It needs these variables: REDIS_PASSWORD, REDIS_SENTINEL_PASSWORD\n" in text

@@ -64,6 +64,12 @@ def test_the_longest_secret_is_masked_first() -> None:
     [
         ("redis://user:pw@host/0", "redis://user:***@host/0"),
         ("at redis://:p@ss:w@host:1, and", "at redis://:***@host:1, and"),
+        ("rediss+sentinel://u:pw@a:1,b:2/main/0", "rediss+sentinel://u:***@a:1,b:2/main/0"),
+        (
+            "redis+sentinel://a/m?sentinel_username=s&sentinel_password=p",
+            "redis+sentinel://a/m?sentinel_username=s&sentinel_password=***",
+        ),
+        ("at redis://h?password=pw&db=1, and", "at redis://h?password=***&db=1, and"),
         ("no://secret.here/a:b", "no://secret.here/a:b"),
         ("mail me@home.org: now", "mail me@home.org: now"),
     ],

@@ -516,7 +516,7 @@ BAD = [
         ["rendezvous.url=localhost:6379", *RUN],
         None,
         [
-            "rendezvous.url: 'localhost:6379' is not a Redis URL; allowed: redis://HOST:PORT/DB, rediss://… or unix:///PATH [override rendezvous.url=localhost:6379]",
+            "rendezvous.url: 'localhost:6379' is not a Redis URL: it has no ://; allowed: redis://HOST:PORT/DB, rediss://…, unix:///PATH, redis+sentinel://HOST:PORT,…/SERVICE/DB or redis+cluster://HOST:PORT,… [override rendezvous.url=localhost:6379]",
         ],
     ),
     Bad(
@@ -524,7 +524,7 @@ BAD = [
         ["rendezvous.url=redis://h:70000", *RUN],
         None,
         [
-            "rendezvous.url: 'redis://h:70000' is not a Redis URL; allowed: redis://HOST:PORT/DB, rediss://… or unix:///PATH [override rendezvous.url=redis://h:70000]",
+            "rendezvous.url: 'redis://h:70000' is not a Redis URL: it has no HOST:PORT where one should be (reserved characters in passwords are %XX); allowed: redis://HOST:PORT/DB, rediss://…, unix:///PATH, redis+sentinel://HOST:PORT,…/SERVICE/DB or redis+cluster://HOST:PORT,… [override rendezvous.url=redis://h:70000]",
         ],
     ),
     Bad(

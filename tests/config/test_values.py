@@ -174,7 +174,16 @@ def test_logs_stand_in_the_directory_of_the_run_unless_told_otherwise() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://u:p@h:1/2", "rediss://h", "unix:///p/s?db=1", "redis://[::1]:6379", "redis://h/0?x=1"]
+    "url",
+    [
+        "redis://u:p@h:1/2",
+        "rediss://h",
+        "unix:///p/s?db=1",
+        "redis://[::1]:6379",
+        "redis://h/0?socket_timeout=1",
+        "redis+sentinel://:p%40@a:1,b:2/main/1?sentinel_password=s",
+        "rediss+cluster://a:1,[::1]:2",
+    ],
 )
 def test_urls_of_redis(url: str) -> None:
     data = {"worker": {"cmd": "python"}, "rendezvous": {"kind": "redis", "url": url}}

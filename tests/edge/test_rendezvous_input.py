@@ -22,10 +22,10 @@ server = servers.server
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("http://host", "use redis://HOST:PORT/DB, rediss"),
+        ("http://host", "allowed: redis://HOST:PORT/DB, rediss"),
         ("unix://", "names no socket"),
         ("redis://host/0?colour=blue", "colour"),
-        ("redis://host:port", "use redis://"),
+        ("redis://host:port", "allowed: redis://"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_said_before_anything_is_tried(url: str, says: str) -> None:

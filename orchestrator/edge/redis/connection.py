@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Self
 
-from orchestrator.core.address import Address, Command
+from orchestrator.core.address import FORMS, Address, Command, mask_url
 from orchestrator.core.lease import Attempt, Contact
 from orchestrator.edge.network import published_addr
 from orchestrator.edge.redis.faults import Fault, judge
@@ -50,7 +50,8 @@ class Connection:
         self._grace_s = grace_s
         self._on_lost = on_lost or (lambda _: None)
         self._on_back = on_back or (lambda: None)
-        self._route = Route(address, on_moved or (lambda: None))
+        self.on_moved = on_moved or (lambda: None)
+        self._route = Route(address, self._moved)
         self._commands = Wire(self._route)
         self._reader = Wire(self._route, MAX_BLOCK_S)
         self._opened = False
@@ -74,13 +75,16 @@ class Connection:
         try:
             address = Address.from_url(url)
         except ValueError as error:
-            raise RendezvousError(f"rendezvous.url: {error}") from error
+            raise RendezvousError(f"rendezvous.url: {mask_url(url)}: {error}; allowed: {FORMS}") from error
         return cls(address, grace_s=grace_s, on_lost=on_lost, on_back=on_back, on_moved=on_moved)
 
     @property
     def local_addr(self) -> str:
         """The address under which other clients of the server reach this host, once open."""
         return self._local_addr
+
+    def _moved(self) -> None:
+        self.on_moved()
 
     def will_address(self) -> dict[str, object]:
         """Where the server is now, in the words of the guard, which has no client."""

@@ -61,8 +61,8 @@ class Route:
 
     def reached(self, place: Place) -> None:
         """Take note that the server was found there."""
-        before, self.place = self.place, place
-        if before not in (None, place):
+        before, self.place = self.place or self.address.seeds[0], place
+        if place != before:
             self._on_moved()
 
     def redirects(self, error: ServerError) -> bool:
