@@ -33,6 +33,8 @@ REPLIES = {
     "ERR max number of clients reached": (Fault.AWAY, AWAY),
     "WRONGPASS invalid username-password pair or user is disabled.": (Fault.WRONG, AWAY),
     "NOAUTH Authentication required.": (Fault.WRONG, AWAY),
+    "ERR Protocol error: unauthenticated multibulk length": (Fault.WRONG, AWAY),
+    "ERR Protocol error: unauthenticated bulk length": (Fault.WRONG, AWAY),
     "ERR invalid password": (Fault.WRONG, AWAY),
     "ERR AUTH <password> called without any password configured for the default user.": (Fault.WRONG, AWAY),
     "DENIED Redis is running in protected mode": (Fault.WRONG, AWAY),

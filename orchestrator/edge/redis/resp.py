@@ -24,7 +24,10 @@ PASSING = re.compile(
     r"|max number of clients"
 )
 """Errors of a server that may be well again soon. Inside of scripts the code stands anywhere in the text."""
-REFUSES_USER = re.compile(r"\b(WRONGPASS|NOAUTH|DENIED)\b|invalid password|without any password")
+REFUSES_USER = re.compile(
+    r"\b(WRONGPASS|NOAUTH|DENIED)\b|invalid password|without any password"
+    r"|unauthenticated (multi)?bulk"  # NOAUTH, for a command that is longer than strangers may send
+)
 
 
 class NotRedisError(EOFError):
