@@ -129,7 +129,7 @@ class Connection:
 
     async def _clients(self) -> int:
         """How many connections the server has, ours included."""
-        info = str(await self._commands.ask(("INFO", "clients")))
+        info = str(await self._commands.ask("INFO", "clients"))
         return int(info.partition("connected_clients:")[2].split()[0])
 
     async def call(
@@ -183,7 +183,7 @@ class Connection:
         while True:
             sent_s = time.clock_gettime(time.CLOCK_BOOTTIME)
             try:
-                reply = await wire.ask(*commands, within_s=limit_s)
+                reply = await wire.first_known(*commands, within_s=limit_s)
             except Trouble as trouble:
                 hear(Attempt(sent_s, trouble.shows))
                 self._setback(wire, trouble.error)

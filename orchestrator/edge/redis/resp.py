@@ -20,12 +20,12 @@ class ServerError(Exception):
 
 
 PASSING = re.compile(
-    r"\b(LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|ASK|MOVED|OOM|BUSY|MISCONF|NOREPLICAS)\b"
+    r"\b(LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|ASK|MOVED|OOM|BUSY|MISCONF|NOREPLICAS|UNBLOCKED)\b"
     r"|max number of clients"
 )
 """Errors of a server that may be well again soon. Inside of scripts the code stands anywhere in the text."""
 REFUSES_USER = re.compile(
-    r"\b(WRONGPASS|NOAUTH|DENIED)\b|invalid password|without any password"
+    r"\b(WRONGPASS|NOAUTH|DENIED)\b|invalid password|without any password|no password is set"
     r"|unauthenticated (multi)?bulk"  # NOAUTH, for a command that is longer than strangers may send
 )
 

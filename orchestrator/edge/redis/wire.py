@@ -103,7 +103,11 @@ class Wire:
         self._given_up = False  # that attempt, by others
         self.local_addr = "127.0.0.1"  # on the last connection
 
-    async def ask(self, *commands: Command, within_s: float | None = None) -> object:
+    async def ask(self, *words: Word, within_s: float | None = None) -> object:
+        """The reply to a command, see `first_known`."""
+        return await self.first_known(words, within_s=within_s)
+
+    async def first_known(self, *commands: Command, within_s: float | None = None) -> object:
         """The reply to the first of ``commands`` that the server knows, as text; `Trouble` if there is none in time.
 
         The time counts for all that is needed, a connection included.

@@ -211,8 +211,8 @@ class Store:
             raise RendezvousError(f"the server at {self._route.address.masked} gives an unknown reply: {reply!r:.100}")
         if reply[0] == b"lost":
             raise ValuesLost(
-                f"the server at {self._route.address.masked} has lost its memory, and what the workers of {self._who} had "
-                "shared; barriers still work, values do in the next round"
+                f"the server at {self._route.address.masked} has lost its memory, and what the workers of {self._who} "
+                "had shared; barriers still work, values do in the next round"
             )
         if reply[0] == b"ended":
             state, now = _bytes(reply[1]).decode(), _number(reply[2])
