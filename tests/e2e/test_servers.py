@@ -7,16 +7,21 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from urllib.parse import quote
 
 import pytest
 
+from orchestrator.edge.redis.route import slot_of
 from tests.e2e.conftest import Launcher, Nodes
-from tests.e2e.harness import SLEEP, Launch, alive, in_round, until
+from tests.e2e.harness import SLEEP, Launch, alive, in_round, python, until
+from tests.edge import test_servers_tls as tls
+from tests.edge.fleets import PASSWORD, SENTINEL_PASSWORD, clustered, watched
 from tests.edge.servers import Server, binary_of, kinds
 from tests.edge.test_rendezvous_connection import free_port
 from tests.edge.test_servers_troubles import config, converse, kill_clients, ok
 
 pytestmark = pytest.mark.e2e
+certificates, secured, url = tls.certificates, tls.secured, tls.url
 
 Do = Callable[[], object]
 LEASE_S = 1.5
@@ -90,6 +95,7 @@ def back(run: Launch) -> bool:
     return len(run.events("server_back")) == len(run.events("server_lost"))
 
 
+@pytest.mark.slow
 def test_workers_run_on_whatever_becomes_of_the_server(launch: Launcher, durable: Server) -> None:
     pair = Pair(launch, durable.url)
     pair.bear("killed and back with its data", durable.kill, durable.start)
@@ -129,3 +135,58 @@ def test_a_server_that_starts_after_its_agents_is_waited_for(launch: Launcher) -
         assert [run.wait() for run in runs] == [143, 143]
     finally:
         late.stop()
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_workers_run_on_when_the_master_fails_over(launch: Launcher, kind: str) -> None:
+    with watched(binary_of(kind)) as fleet:
+        pair = Pair(launch, fleet.url())
+        pair.bear("a master that died", fleet.fail_over, lambda: None)
+        guard = pair.runs[1].guard_pid()
+        pair.runs[1].signal(signal.SIGKILL)  # whose guard tells the new master
+        in_round(pair.runs[0], 1, after=pair.round)
+        assert not alive(pair.pids[1])
+        until(lambda: not alive(guard), "its guard is gone")
+        pair.runs[0].signal(signal.SIGTERM)
+        assert pair.runs[0].wait() == 143
+        said = "".join(run.stdout + run.stderr + (run.run_dir / "events.jsonl").read_text() for run in pair.runs)
+        for secret in (PASSWORD, SENTINEL_PASSWORD):
+            assert secret not in said
+            assert quote(secret, safe="") not in said
+
+
+def test_agents_workers_and_guards_speak_tls(launch: Launcher, secured: tuple[Server, int], url: str) -> None:
+    nodes = Nodes(launch, url)
+    share = python(
+        "import os, time",
+        "from orchestrator.worker import store",
+        "shared = store()",
+        "shared.set(os.environ['RANK'], 'here')",
+        "shared.wait([str(rank) for rank in range(int(os.environ['WORLD_SIZE']))], 20)",
+        "open('shared', 'a').write('x')",
+        "time.sleep(600)",
+    )
+    a, b = (nodes.start(name, "nodes=1:2", "rendezvous.lease_s=60", *share) for name in "ab")
+    both = in_round(a, 2)
+    assert in_round(b, 2) == both
+    for run in (a, b):
+        until((run.directory / "shared").exists, "the workers have shared")
+    b.signal(signal.SIGKILL)
+    in_round(a, 1, after=both)  # within the minute of the lease only if b's guard has told
+    a.signal(signal.SIGTERM)
+    assert a.wait() == 143
+    assert "p%40ss" not in a.stdout + a.stderr + (a.run_dir / "job.yaml").read_text()
+
+
+def test_a_run_in_a_cluster_goes_on_when_its_slot_moves(launch: Launcher) -> None:
+    with clustered(binary_of("valkey")) as cluster:
+        pair = Pair(launch, cluster.url(free_port()))
+        slot, source = slot_of("{j1}"), cluster.owner("{j1}")
+        target = (source + 1) % 3
+
+        def move() -> None:
+            cluster.begin_move(slot, source, target)
+            cluster.end_move(slot, source, target)
+
+        pair.bear("a slot that moved", move, lambda: None, noticed=False)
+        pair.go_on()

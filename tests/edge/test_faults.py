@@ -86,7 +86,8 @@ PROBLEMS: dict[str, tuple[Exception, Fault, tuple[Contact, Contact, Contact]]] =
     "no name server": (socket.gaierror(socket.EAI_AGAIN, "x"), Fault.AWAY, (SILENT, SILENT, SILENT)),
     "not Redis": (NotRedisError("x"), Fault.WRONG, (AWAY, AWAY, AWAY)),
     "its certificate": (CERTIFICATE, Fault.WRONG, (AWAY, AWAY, AWAY)),
-    "TLS": (ssl.SSLError(1, "x"), Fault.AWAY, (AWAY, AWAY, AWAY)),
+    "TLS": (ssl.SSLError(1, "x"), Fault.WRONG, (AWAY, AWAY, AWAY)),
+    "the end, in the middle of TLS": (ssl.SSLEOFError(8, "x"), Fault.AWAY, (AWAY, AWAY, AWAY)),
     "our certificate": (ValueError("ssl_certfile=x: no such file"), Fault.WRONG, (SILENT, SILENT, SILENT)),
     "no master": (NotMasterError("x"), Fault.AWAY, (AWAY, AWAY, AWAY)),
     "refused by both addresses": (

@@ -44,18 +44,24 @@ class Stage(Enum):
 def judge(error: Exception) -> tuple[Fault, str]:
     """What ``error`` means, and how to say it."""
     said = _plainly(error)
+    if isinstance(error, ServerError):
+        return _judge_reply(said)
+    wrong = _wrong(error, said)
+    return (Fault.AWAY, said) if wrong is None else (Fault.WRONG, wrong)
+
+
+def _wrong(error: Exception, said: str) -> str | None:
+    """What is wrong with the URL or the files that it names, if that is what ``error`` says."""
     match error:
-        case ServerError():
-            return _judge_reply(said)
-        case NotRedisError():
-            return Fault.WRONG, f"{said:.150}"
         case socket.gaierror() if error.errno != socket.EAI_AGAIN:
-            return Fault.WRONG, f"there is no such host: {error.strerror}"
+            return f"there is no such host: {error.strerror}"
         case ssl.SSLCertVerificationError():
-            return Fault.WRONG, f"its certificate does not hold: {error.verify_message}"
-        case ValueError():  # files of ours that TLS needs
-            return Fault.WRONG, said
-    return Fault.AWAY, said
+            return f"its certificate does not hold: {error.verify_message}"
+        case ssl.SSLError() if not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return f"TLS with it fails: {getattr(error, 'reason', None) or said}"
+        case NotRedisError() | ValueError():
+            return f"{said:.200}"
+    return None
 
 
 def _judge_reply(said: str) -> tuple[Fault, str]:
