@@ -216,9 +216,17 @@ class Wire:
         questions = self._route.watchers()
         if shows is Contact.ANSWERED or not questions:
             return shows
-        answers = await asyncio.gather(*(self._answer(one, min(within_s, POLL_S)) for one in questions))
-        seen = sum(not isinstance(answer, TimeoutError) for answer in answers)
-        return Contact.AWAY if 2 * seen > len(questions) else Contact.SILENT
+        asked = [asyncio.create_task(self._answer(one, min(within_s, POLL_S))) for one in questions]
+        seen = 0
+        try:
+            for answer in asyncio.as_completed(asked):
+                seen += not isinstance(await answer, TimeoutError)
+                if 2 * seen > len(questions):
+                    return Contact.AWAY
+        finally:
+            for task in asked:
+                task.cancel()
+        return Contact.SILENT
 
 
 async def _first_known(link: AsyncLink, commands: tuple[Command, ...]) -> Reply:
