@@ -7,14 +7,13 @@ that of the command that was just sent, because a link that failed or was too sl
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Generator
 
-from orchestrator.core.address import Address, Command, Place, Word
+from orchestrator.core.address import Command, Place, Word
 from orchestrator.core.lease import Contact
-from orchestrator.edge.redis import tls
+from orchestrator.edge.redis.client import AsyncLink
 from orchestrator.edge.redis.faults import Stage, contact
-from orchestrator.edge.redis.resp import LINE_LIMIT, NotRedisError, Reply, ServerError, encode, replying
+from orchestrator.edge.redis.resp import Reply, ServerError
 from orchestrator.edge.redis.route import Answer, NotMasterError, Question, Route
 
 REDIRECTIONS = 4  # that one command follows in a row
@@ -32,62 +31,6 @@ class Trouble(Exception):
         self.too_slow = too_slow  # a connection of this very attempt was silent for all its time
 
 
-class AsyncLink:
-    """One connection to one server. Whoever uses it keeps time."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    @classmethod
-    async def reach(cls, place: Place) -> AsyncLink:
-        """Connect, and no more."""
-        if place.path:
-            return cls(*await asyncio.open_unix_connection(place.path, limit=LINE_LIMIT))
-        return cls(*await asyncio.open_connection(place.host, place.port, limit=LINE_LIMIT))
-
-    async def greet(self, address: Address, host: str, greeting: tuple[Command, ...]) -> None:
-        """What comes before the first command: TLS and credentials."""
-        if address.tls is not None:
-            await self._writer.start_tls(tls.context(address.tls), server_hostname=host)
-        for command in greeting:
-            await self.ask(*command)
-
-    async def ask(self, *words: Word) -> Reply:
-        """Send a command and return its reply; an error reply is raised."""
-        self._writer.write(encode(*words))
-        await self._writer.drain()
-        reply = await self._read()
-        if isinstance(reply, ServerError):
-            raise reply
-        return reply
-
-    async def _read(self) -> Reply:
-        steps = replying()
-        need = next(steps)
-        while True:
-            try:
-                piece = await (self._reader.readexactly(need) if need else self._reader.readuntil(b"\r\n"))
-            except asyncio.IncompleteReadError as error:
-                raise EOFError("the server closed the connection") from error
-            except asyncio.LimitOverrunError as error:
-                raise NotRedisError("it does not speak the Redis protocol: a line without an end") from error
-            try:
-                need = steps.send(piece)
-            except StopIteration as done:
-                reply: Reply = done.value
-                return reply
-
-    def drop(self) -> None:
-        """Disconnect at once, and forget what was not sent or read."""
-        self._writer.transport.abort()
-
-    def local_addr(self) -> str:
-        """Our own IP address on this connection; that of the loopback for a unix socket."""
-        own: socket.socket = self._writer.get_extra_info("socket")
-        return "127.0.0.1" if own.family == socket.AF_UNIX else str(own.getsockname()[0]).removeprefix("::ffff:")
-
-
 class Wire:
     """A way to the server that `route` finds. It connects when it is used."""
 
@@ -98,6 +41,7 @@ class Wire:
         self._extra_timeout_s = extra_timeout_s
         self._link: AsyncLink | None = None
         self._stage = Stage.CONNECTING
+        self._knocked: Place | None = None  # where we connected last, or tried to
         self._turn = asyncio.Lock()
         self._patience: asyncio.Timeout | None = None  # with the attempt under way
         self._given_up = False  # that attempt, by others
@@ -159,8 +103,24 @@ class Wire:
         error = _silence(limit_s) if late else self._route.explained(error)
         if self._given_up:
             return Trouble(error, Contact.SILENT, too_slow=False)
-        shows = await self._weigh(contact(error, self._stage), limit_s)
+        shows = contact(error, self._stage)
+        if late and self._stage is Stage.CONNECTING and await self._accepts():
+            shows = Contact.AWAY
+        shows = await self._weigh(shows, limit_s)
         return Trouble(error, shows, too_slow=late and self._stage is Stage.FRESH)
+
+    async def _accepts(self) -> bool:
+        """Whether a server that was silent while we connected was so after that, in the handshake of TLS."""
+        place = self._knocked
+        if place is None or self._address.tls is None:
+            return False
+        try:
+            async with asyncio.timeout(POLL_S):
+                _, writer = await asyncio.open_connection(place.host, place.port)
+        except OSError:  # TimeoutError is one
+            return False
+        writer.transport.abort()
+        return True
 
     async def _converse(self, commands: tuple[Command, ...], limit_s: float) -> Reply:
         for _ in range(REDIRECTIONS):
@@ -176,9 +136,10 @@ class Wire:
     async def _connect(self, limit_s: float) -> AsyncLink:
         self._stage = Stage.CONNECTING
         place = await self._find(limit_s)
-        link = self._link = await AsyncLink.reach(place)
+        self._knocked = place
+        link = self._link = await AsyncLink.reach(place, self._address)
         self._stage = Stage.FRESH
-        await link.greet(self._address, place.host, self._address.greeting())
+        await link.greet(self._address.greeting())
         self.local_addr = link.local_addr()
         self._route.reached(place)
         return link
@@ -201,8 +162,8 @@ class Wire:
         link = None
         try:
             async with asyncio.timeout(within_s):
-                link = await AsyncLink.reach(question.place)
-                await link.greet(self._address, question.place.host, question.greeting)
+                link = await AsyncLink.reach(question.place, self._address)
+                await link.greet(question.greeting)
                 return await link.ask(*question.command)
         except PROBLEMS as error:
             stage = Stage.CONNECTING if link is None else Stage.FRESH
