@@ -126,7 +126,9 @@ def test_another_workers_line_does_not_continue_an_unfinished_one(screen: Screen
 
 
 def test_many_writing_processes_are_never_mixed_within_a_line(screen: Screen, tmp_path: Path) -> None:
-    script = "import sys\nfor n in range(3000): print(sys.argv[1], n, 'x' * (n % 300), flush=n % 7 == 0)"
+    # whole lines in one write: who is interrupted within a line for long has it continued on another
+    lines = "for n in range(3000): print(sys.argv[1], n, 'x' * (n % 300), file=out, flush=n % 7 == 0)"
+    script = f"import sys\nout = open(1, 'w', buffering=1 << 20)\n{lines}"
     paths = {name: tmp_path / name for name in "abcdefgh"}
     workers = []
     for name, path in paths.items():
