@@ -159,7 +159,8 @@ class GuardClient:
     def fence(self, at_s: float | None) -> None:
         """Have all workers killed at this moment of CLOCK_BOOTTIME unless a later one is set in time; None: never.
 
-        Answered by Fenced when it happens. It does not need this process to be awake: that is its purpose.
+        Answered by Fenced when it happens; then no worker is started before a moment to come is set. It does not need
+        this process to be awake: that is its purpose.
         """
         self._send("fence", at=None if at_s is None else float(at_s))
 

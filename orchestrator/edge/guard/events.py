@@ -27,7 +27,8 @@ class SpawnFailed:
     """The worker, or the server, could not be started.
 
     ``step`` is one of pipe, fork, pidfd, setsid, open_stdin, open_stdout, open_stderr, umask, chdir, limits, pdeathsig,
-    signals, exec, and id_in_use when the handle was used before (a mistake of the agent).
+    signals, exec; fenced when a fence has fallen and no later one was set; id_in_use when the handle was used before (a
+    mistake of the agent).
     """
 
     handle: int
@@ -74,7 +75,9 @@ class ServerDied:
 
 @dataclass(frozen=True, slots=True)
 class Fenced:
-    """The moment of the fence has passed without being extended: all workers have been killed."""
+    """The moment of the fence has passed without being extended: all workers have been killed, and none is started."""
+
+    at_s: float  # the moment, of CLOCK_BOOTTIME
 
 
 @dataclass(frozen=True, slots=True)

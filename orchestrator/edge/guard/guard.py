@@ -13,8 +13,9 @@ import signal
 import time
 
 from orchestrator.edge.guard import libc, spawn, will
+from orchestrator.edge.guard.fence import Fence
 from orchestrator.edge.guard.ladder import Ladder
-from orchestrator.edge.guard.loop import Loop, Timer
+from orchestrator.edge.guard.loop import Loop
 from orchestrator.edge.guard.protocol import Channel, ProtocolError
 from orchestrator.edge.guard.servers import Servers
 from orchestrator.edge.guard.workers import Worker, Workers
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.edge.guard.protocol import Message
 
 _END_S = 1.0  # for each part of the end; then SIGKILL, or whatever is left belongs to the kernel
-_EXITS, _ORPHANS, _REQUESTS = range(3)  # the order within one turn of the loop
+_EXITS, _ORPHANS, _REQUESTS, _FENCE = range(4)  # the order within one turn of the loop
 
 
 class Guard:
@@ -39,12 +40,14 @@ class Guard:
         self._channel = Channel(fd)
         self._ladders: list[Ladder] = []
         self._will: Message | None = None
-        self._fence: Timer | None = None
+        self._fence = Fence(self._fall)
         self._over: str | None = None  # why: "quit" or "agent died"
         self._sigchld_fd = sigchld_fd
         self._loop.watch(fd, self._converse, turn=_REQUESTS)
         self._loop.watch(sigchld_fd, self._child_died, turn=_ORPHANS)
         self._loop.watch(agent_fd, lambda: self._finish("agent died"), turn=_REQUESTS)
+        # Last: an extension that has arrived while this process was paused counts.
+        self._loop.watch(self._fence.fd, self._fence.look, turn=_FENCE)
         self._agent_fd = agent_fd
         self._handlers: dict[str, Callable[[Message], None]] = {
             "spawn": self._spawn,
@@ -53,7 +56,7 @@ class Guard:
             "signal": self._signal,
             "serve": self._serve,
             "will": self._keep_will,
-            "fence": self._set_fence,
+            "fence": lambda message: self._fence.set(message["at"]),
             "quit": lambda _: self._finish("quit"),
         }
 
@@ -115,7 +118,9 @@ class Guard:
         return taken
 
     def _spawn(self, message: Message) -> None:
-        if not self._is_taken(message):
+        if self._fence.is_down():  # ordered before the agent could know
+            self._emit({"op": "spawn_failed", "id": message["id"], "step": "fenced", "errno": 0})
+        elif not self._is_taken(message):
             fields = ("argv", "env", "cwd", "stdout", "stderr", "umask")
             program = spawn.Program(**{field: message[field] for field in fields})
             self._workers.spawn(message["id"], program)
@@ -147,18 +152,10 @@ class Guard:
         for worker in self._workers.of(message["ids"]):
             self._workers.send(worker, message["signal"], ours=False)
 
-    def _set_fence(self, message: Message) -> None:
-        """The agent holds its lease until then. Boot time, because a lease runs on while the machine sleeps."""
-        self._loop.cancel(self._fence)
-        self._fence = None
-        if message["at"] is not None:
-            self._fence = self._loop.call_later(message["at"] - time.clock_gettime(time.CLOCK_BOOTTIME), self._fall)
-
-    def _fall(self) -> None:
+    def _fall(self, at_s: float) -> None:
         """The lease has lapsed and nobody said otherwise: others may be starting in our place."""
-        self._fence = None
         self._kill({"ids": [worker.id for worker in self._workers.all(servers=False)]})
-        self._emit({"op": "fenced"})
+        self._emit({"op": "fenced", "at_s": at_s})
 
     def _keep_will(self, message: Message) -> None:
         self._will = message if message["addr"] else None

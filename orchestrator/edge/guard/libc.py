@@ -1,4 +1,4 @@
-"""Three calls of the C library that Python lacks, or has in a form too dear between fork and exec.
+"""Calls of the C library that Python lacks, or has in a form too dear between fork and exec.
 
 Invariant: after `die_with_parent` the calling process does not outlive the *thread* that forked it, which is why only
 the guard's single thread forks workers.
@@ -10,21 +10,44 @@ import ctypes
 import os
 import signal
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 _SIG_SETMASK = 2
 _NO_SIGNALS = ctypes.create_string_buffer(128)  # an empty sigset_t
 
+_CLOCK_BOOTTIME = 7
+_TFD_TIMER_ABSTIME = 1
+_NS = 1_000_000_000
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _prctl = _libc.prctl
 _sigprocmask = _libc.sigprocmask
 
 
+class _Spec(ctypes.Structure):
+    """A struct itimerspec: a period, which is not used, and a moment."""
+
+    _fields_ = (
+        ("period_s", ctypes.c_long),
+        ("period_ns", ctypes.c_long),
+        ("at_s", ctypes.c_long),
+        ("at_ns", ctypes.c_long),
+    )
+
+
+def _raise(call: str) -> NoReturn:
+    code = ctypes.get_errno()
+    raise OSError(code, f"{call}: {os.strerror(code)}")
+
+
 def _call(option: int, value: int) -> None:
     if _prctl(option, value, 0, 0, 0) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"prctl({option}): {os.strerror(code)}")
+        _raise(f"prctl({option})")
 
 
 def become_subreaper() -> None:
@@ -45,5 +68,22 @@ def die_with_parent(parent: int) -> None:
 def unblock_signals() -> None:
     """Lift the signal mask. `signal.pthread_sigmask` would make an enum of each old member: 0.1 ms in every child."""
     if _sigprocmask(_SIG_SETMASK, _NO_SIGNALS, None) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"sigprocmask: {os.strerror(code)}")
+        _raise("sigprocmask")
+
+
+def boot_alarm() -> int:
+    """A descriptor that can be read from a moment of CLOCK_BOOTTIME on, see `set_alarm`. timerfd_create(2)."""
+    fd: int = _libc.timerfd_create(_CLOCK_BOOTTIME, os.O_CLOEXEC | os.O_NONBLOCK)
+    if fd < 0:
+        _raise("timerfd_create")
+    return fd
+
+
+def set_alarm(fd: int, at_s: float | None) -> None:
+    """Set the moment, in s of CLOCK_BOOTTIME; one that has passed is now, None is never.
+
+    Only the kernel can keep it: the clock that poll counts on stands still while the machine sleeps.
+    """
+    at_ns = 0 if at_s is None else max(1, int(at_s * _NS))  # 0 disarms
+    if _libc.timerfd_settime(fd, _TFD_TIMER_ABSTIME, ctypes.byref(_Spec(0, 0, *divmod(at_ns, _NS))), None) != 0:
+        _raise("timerfd_settime")

@@ -20,7 +20,6 @@ import pytest
 
 from orchestrator.edge.guard.client import (
     Exited,
-    Fenced,
     GuardLost,
     ServerDied,
     ServerStarted,
@@ -173,35 +172,6 @@ def test_an_agent_that_is_only_paused_keeps_its_workers(tmp_path: Path) -> None:
     assert is_alive(agent.pids[2])
     agent.kill()
     wait_until(agent.everything_is_gone, "nothing is left")
-
-
-def boot_time() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def test_a_fence_that_is_not_extended_kills_every_tree_but_no_server(agent: Agent, tmp_path: Path) -> None:
-    server = agent.number()
-    agent.client.serve(server, ["sleep", "1000"], agent.env, log=None)
-    handles = [agent.spawn(*SLEEPER), agent.spawn(*ESCAPER, cwd=str(tmp_path))]
-    wait_until(lambda: bool(list(tmp_path.glob("escaped.*"))), "the escaper is out")
-    escaper = read_pid(next(tmp_path.glob("escaped.*")))
-    agent.client.fence(boot_time() + 0.05)
-    agent.wait(Fenced)
-    assert [agent.wait(Exited, handle).sent_by_us for handle in handles] == [True, True]
-    wait_until(lambda: state_of(escaper) == "", "the escaper is gone")
-    assert is_alive(agent.wait(ServerStarted, server).pid)
-
-
-def test_an_extended_or_lifted_fence_does_not_fall(agent: Agent) -> None:
-    pid = agent.pid_of(agent.spawn(*SLEEPER))
-    agent.client.fence(boot_time() + 0.2)
-    agent.client.fence(boot_time() + 1000)
-    agent.wait(Exited, agent.sh("sleep 0.4"))
-    agent.client.fence(boot_time() + 0.2)
-    agent.client.fence(None)
-    agent.wait(Exited, agent.sh("sleep 0.4"))
-    assert is_alive(pid)
-    assert not agent.of_kind(Fenced)
 
 
 def test_the_death_of_a_guard_is_told_once_and_takes_its_workers_along(agent: Agent, tmp_path: Path) -> None:
