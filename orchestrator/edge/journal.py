@@ -1,7 +1,8 @@
 """The journal of a run, ``events.jsonl``, and its last word, ``result.json``.
 
 What happened is decided elsewhere and rendered elsewhere (`cli/terminal.py` observes the same records). Invariant:
-nothing in here ends a job: a disk that is full or gone costs records, which are counted, and is reported once.
+nothing in here ends a job or holds it up: a disk that is full, gone or hung costs records, which are counted, and is
+reported once. Records are made and shown by whoever writes them; a thread of the journal's own takes them to the file.
 """
 
 from __future__ import annotations
@@ -9,9 +10,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from orchestrator.edge.filework import FileThread
+
+QUEUED = 10_000  # records that wait for a slow disk; a few megabytes
 
 Record = dict[str, Any]
 Observer = Callable[[Record], None]
@@ -50,18 +57,24 @@ class Journal:
         self._observers: list[Observer] = []
         self._fd: int | None = None
         self._torn = False  # the last write ended inside a line
+        self._thread = FileThread("journal", QUEUED)
+        self._counting = threading.Lock()  # of what both threads count; never held while writing
         self._owed = 0  # records lost since the last one that was written
         self._told = False
         self.dropped = 0
 
     def subscribe(self, observer: Observer) -> None:
-        """Let ``observer`` see every record, masked, right after it was written (or lost)."""
+        """Let ``observer`` see every record, masked, at once; whether the disk takes it shows later."""
         self._observers.append(observer)
 
     def write(self, event: str, *, round: int, **fields: object) -> None:  # noqa: A002 - the journal's own key
-        """Append one record and show it to the observers. Never raises for what a disk or an observer does."""
+        """Have one record appended, and show it to the observers.
+
+        Never raises for what a disk or an observer does, and never waits for either. From one thread only.
+        """
         record = self._record(event, round, fields)
-        self._append(record)
+        if not self._thread.submit(partial(self._append, record)):
+            self._lose("the disk is too slow")
         for observer in tuple(self._observers):
             try:
                 observer(record)
@@ -69,11 +82,15 @@ class Journal:
                 self._observers.remove(observer)
                 self._report(f"an observer of the journal failed and was removed: {error!r}")
 
-    def close(self) -> None:
-        """Close the file; a later ``write`` opens it again."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+    def flush(self, within_s: float) -> bool:
+        """Wait until everything is in the file, or lost; False if that takes longer."""
+        return self._thread.flush(within_s)
+
+    def close(self, within_s: float = 5.0) -> None:
+        """Write what was said and close the file; a later ``write`` opens it again."""
+        self._thread.submit(self._close)
+        if not self._thread.close(within_s):
+            self._report(f"{self._path}: the disk hangs; the last records are lost")
 
     def _record(self, event: str, round_: int, fields: Mapping[str, object]) -> Record:
         stamp = {"ts": round(self._clock(), 6), "mono": round(self._mono(), 6)}
@@ -82,19 +99,25 @@ class Journal:
 
     def _append(self, record: Record) -> None:
         lines = [record]
-        if self._owed:
-            lines.insert(0, self._record("log_degraded", record["round"], {"dropped": self._owed}))
+        owed = self._owed
+        if owed:
+            lines.insert(0, self._record("log_degraded", record["round"], {"dropped": owed}))
         data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
         try:
             self._write(b"\n" + data if self._torn else data)
         except OSError as error:
+            self._lose(error.strerror or str(error))
+        else:
+            with self._counting:
+                self._owed -= owed
+
+    def _lose(self, why: str) -> None:
+        with self._counting:
             self.dropped += 1
             self._owed += 1
-            if not self._told:
-                self._told = True
-                self._report(f"{self._path}: {error.strerror or error}; the job goes on, records are lost")
-        else:
-            self._owed = 0
+            first, self._told = not self._told, True
+        if first:
+            self._report(f"{self._path}: {why}; the job goes on, records are lost")
 
     def _write(self, data: bytes) -> None:
         if self._fd is None:
@@ -105,6 +128,11 @@ class Journal:
         self._torn = done < len(data)
         if self._torn:
             raise OSError(0, "the disk took only a part of a record")
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
 
     def _report(self, text: str) -> None:
         if self._on_trouble is not None:
