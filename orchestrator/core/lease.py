@@ -1,18 +1,20 @@
-"""When a lease must be given up: the fence, and what extends it. Pure: instants of one boot-time clock, and verdicts.
+"""When a lease must be given up: the fence, what extends it, and whose fault it was. Pure: instants and verdicts.
 
 A lease is prolonged by the server. Whoever cannot have it prolonged must have ended its workers before the others may
 start in their place, and the guard sees to that at the fence. Invariant: the fence lies before the instant at which the
-server lets the lease lapse, because it counts from *before* the renewal was sent.
+server lets the lease lapse, because it counts from *before* the renewal was sent. All instants are of one boot-time
+clock.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from orchestrator.core.specs import OnIsolation
 
-MARGIN_S = 0.5  # what killing all trees may take; half of a lease that is shorter than twice this
+MARGIN_S = 0.5  # what killing all trees may take; a fifth of a lease where that is less
 
 
 class Contact(Enum):
@@ -31,11 +33,45 @@ class Attempt:
     contact: Contact
 
 
+OnAttempt = Callable[[Attempt], None]
+
+
 def fence_s(sent_s: float, lease_s: float) -> float:
     """The latest instant at which workers may run on a lease whose prolongation was sent at ``sent_s``."""
-    return sent_s + max(lease_s - MARGIN_S, lease_s / 2)
+    return sent_s + max(lease_s - MARGIN_S, 0.8 * lease_s)
 
 
-def extends(contact: Contact, on_isolation: OnIsolation) -> bool:
-    """Whether workers may run for another lease after an attempt that did not reach the server."""
-    return contact is Contact.AWAY or (contact is Contact.SILENT and on_isolation is OnIsolation.RUN)
+def renewal_s(lease_s: float) -> float:
+    """How long after a prolongation was sent the next one is."""
+    return lease_s / 3
+
+
+def patience_s(lease_s: float) -> float:
+    """How long one attempt to prolong a lease waits for its reply; on a slow fresh connection twice as long.
+
+    Two attempts fit between a renewal's turn and the fence: where the first one went into a connection that is dead,
+    the second one, on a fresh connection, prolongs the lease or shows that the server is away.
+    """
+    return 0.45 * (fence_s(0.0, lease_s) - renewal_s(lease_s))
+
+
+def extended_s(attempt: Attempt, now_s: float, lease_s: float, on_isolation: OnIsolation) -> float | None:
+    """How long workers may run after an attempt, over at ``now_s``, that did not reach the server; None: no longer.
+
+    A lease from when it has shown what it shows; at the latest from when it should have, lest a pause of ours counts.
+    """
+    if attempt.contact is Contact.AWAY or (attempt.contact is Contact.SILENT and on_isolation is OnIsolation.RUN):
+        return fence_s(min(now_s, attempt.at_s + 2 * patience_s(lease_s)), lease_s)
+    return None
+
+
+def tolerance_s(lease_s: float) -> float:
+    """By how much an agent may come late to its own renewals without a word."""
+    return lease_s / 10
+
+
+def fault(lag_s: float, busy_s: float, lease_s: float) -> str:
+    """What kept an agent from its lease, if it was itself: its lag, and how much of that it was computing. Else ""."""
+    if lag_s <= tolerance_s(lease_s):
+        return ""
+    return f"this agent was {'busy' if busy_s > lag_s / 2 else 'paused'} for {lag_s:.1f} s"

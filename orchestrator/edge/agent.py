@@ -47,7 +47,7 @@ class Agent:
         self._machine = GroupMachine(build(group, preempt=bool(job.stop.preempt)))
         self._journal = journal
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
-        self._membership = Membership(job, connection, store, self.post, self.log)
+        self._membership = Membership(job, connection, store, self.post, self.log, fence=processes.fence)
         self._workers = LocalWorkers(
             job,
             group,
@@ -60,6 +60,7 @@ class Agent:
         self._performer = Performer(group, self._membership, self._workers, processes, self.post)
         self._tasks: asyncio.TaskGroup | None = None
         processes.on_lost = lambda: self.post(Message(event=Event.GUARD_LOST, reason="the guard process died"))
+        processes.on_fenced = self._membership.lease.fenced
         processes.on_server_failed = self._membership.lose_server
         self._round = 0  # the round that we are in; 0 while we are joining one
         self._rounds = 0
@@ -121,6 +122,7 @@ class Agent:
             raise
         finally:
             self._tasks = None
+            await self._workers.end()
         return self.result()
 
     async def _consume(self, tasks: asyncio.TaskGroup) -> None:
@@ -147,11 +149,11 @@ class Agent:
         if message.event is Event.GUARD_LOST:
             self._workers.lost()
         before = self._machine.state
-        if message.event is Event.LEASE_LOST:
-            self.log("lease_lost", reason=message.reason)
         outcome = self._ending.outcome if self._ending else None
         step = self._machine.step(message.event, Facts(reason=message.reason, outcome=outcome))
         after = step.row.target
+        if message.event is Event.LEASE_LOST and (after is not before or step.effects):  # it is heard more than once
+            self.log("lease_lost", reason=message.reason)
         if after is not before or WAITING.intersection(step.effects):
             self._move(before, after)
         if message.seat is not None:
@@ -197,7 +199,7 @@ class Agent:
             rounds=self._rounds,
             restarts=self._membership.charged,
             root_cause=self._root_cause(ending) if failed else None,
-            failures=tuple(self._workers.failures),
+            failures=self._workers.failures,
             results=self._workers.results(),
             timings={
                 "total_s": sum(self._spent.values()),

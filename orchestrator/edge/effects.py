@@ -23,9 +23,19 @@ from orchestrator.edge.workers import LocalWorkers
 from orchestrator.errors import ExitCode, InternalError, RendezvousError
 
 WAITING: frozenset[Effect] = frozenset(
-    {Effect.JOIN_ROUND, Effect.AWAIT_SEAT, Effect.AWAIT_DECISION, Effect.START_BACKOFF, Effect.REPORT_SUCCESS}
+    {
+        Effect.JOIN_ROUND,
+        Effect.AWAIT_SEAT,
+        Effect.START_WORKERS,
+        Effect.AWAIT_DECISION,
+        Effect.START_BACKOFF,
+        Effect.REPORT_SUCCESS,
+    }
 )
 """Effects that wait for something, and only as long as the state that ordered them lasts."""
+
+WITHOUT_WORKERS: frozenset[Effect] = (WAITING | {Effect.LEAVE_RUN}) - {Effect.START_WORKERS}
+"""Effects that are ordered when there are no workers."""
 
 
 class Lane:
@@ -80,20 +90,20 @@ class Performer:
     def leave_state(self) -> None:
         """The machine has moved: what waited on behalf of the state that it left is over."""
         self.visit += 1
-        current = self._redis.current
-        if current is not None and current[0] in WAITING:
-            current[1].cancel()
+        for lane in (self._redis, self._guard):
+            if lane.current is not None and lane.current[0] in WAITING:
+                lane.current[1].cancel()
 
     def order(self, effect: Effect) -> None:
         """Have ``effect`` done: in its lane, or at once where it is only a word to the guard."""
+        if effect in WITHOUT_WORKERS:
+            self._membership.lease.release()
         match effect:
             case Effect.LEAVE_RUN:
                 self._redis.drop_all()
                 self._redis.orders.put_nowait((effect, self.visit))
-            case Effect.STOP_WORKERS:
+            case Effect.START_WORKERS | Effect.STOP_WORKERS:
                 self._guard.orders.put_nowait((effect, self.visit))
-            case Effect.START_WORKERS:
-                self._workers.start(self._seat())
             case Effect.KILL_WORKERS:
                 self._workers.kill()
             case Effect.REVIVE_GUARD:
@@ -133,6 +143,9 @@ class Performer:
         match effect:
             case Effect.JOIN_ROUND | Effect.AWAIT_SEAT | Effect.AWAIT_DECISION:
                 self._post(await self._answers[effect](visit))
+            case Effect.START_WORKERS:
+                self._membership.lease.hold()  # first, on the same wire: none may run without a fence
+                await self._workers.start(self._seat())
             case Effect.STOP_WORKERS:
                 await self._stop_workers()
             case Effect.REPORT_FAILURE:
@@ -143,14 +156,17 @@ class Performer:
                 await self._membership.wait_backoff()
                 self._post(Message(event=Event.BACKOFF_ELAPSED, visit=visit))
             case Effect.LEAVE_RUN:
-                if self.ending is None:
-                    raise InternalError("the run is left without an ending")
-                await self._membership.leave(self.ending)
-                self._post(Message(event=Event.RUN_LEFT, reason=self.ending.reason))
-            case Effect.START_WORKERS | Effect.KILL_WORKERS | Effect.REVIVE_GUARD:
+                await self._leave_run()
+            case Effect.KILL_WORKERS | Effect.REVIVE_GUARD:
                 raise InternalError(f"{effect} belongs in no lane")
             case _:
                 assert_never(effect)
+
+    async def _leave_run(self) -> None:
+        if self.ending is None:
+            raise InternalError("the run is left without an ending")
+        await self._membership.leave(self.ending)
+        self._post(Message(event=Event.RUN_LEFT, reason=self.ending.reason))
 
     async def _stop_workers(self) -> None:
         about = self._membership.seat.round if self._membership.seat else None
@@ -164,7 +180,7 @@ class Performer:
 
     async def _report_failure(self) -> None:
         """Report what has failed; of several, those that are judged more severely than what was reported before."""
-        for failure, errno in self._workers.news():
+        for failure, errno in await self._workers.news():
             judgement = judge(failure, self._group.restart, spawn_errno=errno)
             if failure.round == self._reported[0] and judgement.action.severity <= self._reported[1]:
                 continue

@@ -12,9 +12,9 @@ from typing import assert_never
 
 from orchestrator.core.rendezvous import Bid, Claim, Closed, Held, JoinReply, Place, Refused, Seat, Waiting
 from orchestrator.core.specs import JobSpec
+from orchestrator.edge.lease import LeaseKeeper
 from orchestrator.edge.network import ReservedPort
 from orchestrator.edge.redis.connection import Connection
-from orchestrator.edge.redis.group import GroupStore
 from orchestrator.errors import RendezvousError
 
 GRAIN_S = 0.05  # differences between two looks at a lease that mean nothing
@@ -23,10 +23,10 @@ GRAIN_S = 0.05  # differences between two looks at a lease that mean nothing
 class Joining:
     """One agent's way into rounds. ``settled`` is set by whoever hears that one was settled."""
 
-    def __init__(self, job: JobSpec, connection: Connection, store: GroupStore) -> None:
+    def __init__(self, job: JobSpec, connection: Connection, lease: LeaseKeeper) -> None:
         self._job = job
         self._connection = connection
-        self._store = store
+        self._lease = lease
         self._port: ReservedPort | None = None
         self._bid = Bid(nproc=0, addr="", port=0)  # the last one
         self.settled = asyncio.Event()
@@ -47,7 +47,7 @@ class Joining:
         nproc = self._job.groups[0].worker.nproc
         bid = self._bid = Bid(nproc=nproc, addr=addr, port=self._port.number, hint=self._job.node.rank)
         self.settled.clear()
-        reply = await self._store.join(bid, claim)
+        reply = await self._lease.join(bid, claim)
         full_since = time.monotonic()
         while not isinstance(reply, Seat | Closed):
             if isinstance(reply, Waiting) and reply.place is Place.STANDBY:
@@ -65,7 +65,7 @@ class Joining:
 
     async def stand_by(self, claim: Claim) -> Seat | Closed:
         """Wait for a seat in any round to come, or for the end of the run: whoever stands by is never sent away."""
-        reply = await self._store.seat(claim)
+        reply = await self._lease.seat(claim)
         while not isinstance(reply, Seat | Closed):
             reply = await self._wait(reply, self._bid, claim)
         return reply
@@ -79,7 +79,7 @@ class Joining:
                 except TimeoutError:
                     pass  # due: our asking makes the server look again
                 self.settled.clear()
-                return await self._store.seat(claim)
+                return await self._lease.seat(claim)
             case Held():
                 return await self._outwait(reply, bid, claim)
             case Refused():
@@ -96,7 +96,7 @@ class Joining:
         while True:
             left = max(0.0, ends - time.monotonic()) + GRAIN_S
             await asyncio.sleep(min(left, self._job.rendezvous.lease_s / 3))
-            answer = await self._store.join(bid, claim)
+            answer = await self._lease.join(bid, claim)
             if not isinstance(answer, Held):
                 return answer
             now_ends = time.monotonic() + answer.ms_left / 1000

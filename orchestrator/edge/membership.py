@@ -34,6 +34,7 @@ from orchestrator.core.result import Ending
 from orchestrator.core.specs import JobSpec
 from orchestrator.core.words import Event, Outcome
 from orchestrator.edge.joining import Joining
+from orchestrator.edge.lease import Fence, LeaseKeeper
 from orchestrator.edge.messages import Message, Post
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.group import GroupStore
@@ -46,15 +47,25 @@ class Membership:
     """The agent's side of the rendezvous of one group."""
 
     def __init__(
-        self, job: JobSpec, connection: Connection, store: GroupStore, post: Post, log: Callable[..., None]
+        self,
+        job: JobSpec,
+        connection: Connection,
+        store: GroupStore,
+        post: Post,
+        log: Callable[..., None],
+        *,
+        fence: Fence | None = None,
     ) -> None:
+        """``fence`` sets the guard's, where there is one."""
         self._job = job
         self._connection = connection
         self._store = store
         self._post = post
         self._log = log
-        self._renew_now = asyncio.Event()
-        self._joining = Joining(job, connection, store)
+        self.lease = LeaseKeeper(
+            job, store, claim=lambda: self.claim, heard=self._renewed, post=post, log=log, fence=fence
+        )
+        self._joining = Joining(job, connection, self.lease)
         self._tasks: asyncio.TaskGroup | None = None
         self._background: list[asyncio.Task[None]] = []
         self._memory = Memory()
@@ -106,7 +117,7 @@ class Membership:
             reason = f"round {reply.round} runs without this node, which takes the next place that is free"
             return Message(event=Event.STOOD_BY, reason=reason, visit=visit)
         self._memory.seated(reply, time.monotonic())
-        self._renew_now.set()
+        self.lease.renew_now()
         return Message(event=Event.ROUND_SETTLED, reason=reply.why, seat=reply, visit=visit)
 
     # -- staying
@@ -123,6 +134,7 @@ class Membership:
         self._background = [
             self._tasks.create_task(self._listen(), name="notices"),
             self._tasks.create_task(self._keep_lease(), name="lease"),
+            self._tasks.create_task(self.lease.watch_lag(), name="lag"),
         ]
 
     def lose_server(self, reason: str) -> None:
@@ -143,28 +155,17 @@ class Membership:
             self._gone(error)
 
     async def _keep_lease(self) -> None:
-        third = self._job.rendezvous.lease_s / 3
-        wait_s = third
-        while True:
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._renew_now.wait()
-            except TimeoutError:
-                pass
-            self._renew_now.clear()
-            asked = self.claim
-            try:
-                reply = await self._store.renew(asked)
-            except RendezvousError as error:
-                self._gone(error)
-                return
-            wait_s = (
-                min(third, reply.due_ms / 1000) if isinstance(reply, Standing | Waiting) and reply.due_ms else third
-            )
-            if isinstance(reply, Waiting) and not reply.due_ms:
-                self._joining.settled.set()  # a seat is there to be asked for
-            if asked == self.claim:  # otherwise a join has overtaken the question
-                self._hear(reply)
+        try:
+            await self.lease.keep()
+        except RendezvousError as error:
+            self._gone(error)
+
+    def _renewed(self, asked: Claim, reply: RenewReply) -> None:
+        if isinstance(reply, Waiting) and not reply.due_ms:
+            self._joining.settled.set()  # a seat is there to be asked for
+        now = self.claim  # whose ledger has grown older
+        if (asked.round, asked.token, asked.slot) == (now.round, now.token, now.slot):  # else a join was faster
+            self._hear(reply)
 
     def _hear(self, said: Notice | RenewReply | Verdict) -> None:
         """Post what a reply or a notice means to the machine."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from orchestrator.edge.embedded import EmbeddedServer
 from orchestrator.edge.errorfile import last_lines
 from orchestrator.edge.guard.client import (
     Exited,
+    Fenced,
     GuardClient,
     GuardEvent,
     GuardLost,
@@ -28,6 +30,7 @@ from orchestrator.edge.guard.launch import GuardProcess, launch
 
 SERVER_HANDLE = 0  # workers' handles begin at 1
 HUNG_S = 5.0  # a guard that owes its answer for so long hangs, and is put to an end
+LATE_S = 0.2  # the same where it should have killed our workers: others may be starting in their place
 
 Will = tuple[Mapping[str, Any], Sequence[bytes]]
 WorkerEvent = Spawned | SpawnFailed | Exited
@@ -45,7 +48,10 @@ class Processes:
         self._pids: set[int] = set()
         self.on_worker: Callable[[WorkerEvent], None] = lambda _: None
         self.on_lost: Callable[[], None] = lambda: None
+        self.on_fenced: Callable[[float], None] = lambda _: None  # hears which moment has passed
         self.on_server_failed: Callable[[str], None] = lambda _: None
+        self._fence_s: float | None = None
+        self._alarm: asyncio.TimerHandle | None = None
         self._lost = False  # the guard is dead, and there is no other one yet
         self.guard = GuardClient(process, self._hear)
         self.serve()
@@ -77,6 +83,26 @@ class Processes:
         self._will = will
         self.guard.will(*will)
 
+    def fence(self, at_s: float | None) -> None:
+        """Have all workers killed at this moment of CLOCK_BOOTTIME unless a later one is set in time; None: never."""
+        self._fence_s = at_s
+        self.guard.fence(at_s)
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if at_s is not None:
+            left_s = max(0.0, at_s - time.clock_gettime(time.CLOCK_BOOTTIME))
+            self._alarm = asyncio.get_running_loop().call_later(left_s, self._await_fall)
+
+    def _await_fall(self) -> None:
+        """Now the guard should say that the fence has fallen. It is given a moment from here: we may have been late."""
+        self._alarm = asyncio.get_running_loop().call_later(LATE_S, self._kill_guard)
+
+    def _kill_guard(self) -> None:
+        """It hangs. Its death is its workers', too."""
+        if not self._lost:
+            os.kill(self.guard.pid, signal.SIGKILL)  # by number: a child of ours, and unreaped, or it were lost
+
     async def stop(self, handles: Sequence[int], *, signum: int, grace_s: float, kill_wait_s: float) -> Sequence[int]:
         """Climb the stop ladder for all ``handles`` together; returns the pids that even SIGKILL did not end.
 
@@ -93,7 +119,7 @@ class Processes:
             async with asyncio.timeout(grace_s + kill_wait_s + HUNG_S):
                 unkillable = await done
         except TimeoutError:
-            os.kill(self.guard.pid, signal.SIGKILL)  # by number: a child of ours, and unreaped, or it were lost
+            self._kill_guard()
             raise asyncio.CancelledError from None
         if self._lost:  # its last word; news of its death is on its way and says more
             raise asyncio.CancelledError
@@ -109,9 +135,12 @@ class Processes:
         self.attach()
         if self._will is not None:
             self.guard.will(*self._will)
+        if self._fence_s is not None:
+            self.fence(self._fence_s)
 
     async def quit(self) -> None:
         """End the guard, and with it all that is left; what a dead one has left, another one cleans up."""
+        self.fence(None)
         if self._lost:
             self.revive()
         await self.guard.quit()
@@ -123,24 +152,37 @@ class Processes:
                 self.on_server_failed(f"it cannot be started: {os.strerror(event.errno)} (at {event.step})")
             case ServerDied() if event.exit_code:
                 self.on_server_failed(f"it ended with exit code {event.exit_code}: {self._last_words()}")
+            case Fenced():
+                self._fallen(event)
             case Spawned() | SpawnFailed() | Exited():
-                if isinstance(event, Spawned):
-                    self._pids.add(event.pid)
-                elif isinstance(event, Exited):
-                    self._pids.discard(event.pid)  # the number may come again
+                self._keep_books(event)
                 self.on_worker(event)
             case Stopped():
                 future = self._stops.pop(event.ticket, None)
                 if future is not None and not future.done():
                     future.set_result(event.unkillable)
             case GuardLost():
-                for future in self._stops.values():
-                    future.cancel()
-                self._stops.clear()
-                self._lost = True
-                self.on_lost()
+                self._bereft()
             case _:  # the server's coming and going shows in the connection to it
                 pass
+
+    def _keep_books(self, event: WorkerEvent) -> None:
+        if isinstance(event, Spawned):
+            self._pids.add(event.pid)
+        elif isinstance(event, Exited):
+            self._pids.discard(event.pid)  # the number may come again
+
+    def _fallen(self, event: Fenced) -> None:
+        if event.at_s == self._fence_s:  # otherwise the guard has been told of a later moment since
+            self.fence(None)
+        self.on_fenced(event.at_s)
+
+    def _bereft(self) -> None:
+        for future in self._stops.values():
+            future.cancel()
+        self._stops.clear()
+        self._lost = True
+        self.on_lost()
 
     def _last_words(self) -> str:
         if self._server is None:

@@ -1,15 +1,20 @@
-"""One worker process of a round, and the files that are its: logs, error file, result file."""
+"""One worker process of a round, and the files that are its: logs, error file, result file.
+
+What opens a file here waits for the disk: call it where no event loop waits with it.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.core.failures import Failure
 from orchestrator.core.ranks import Place
+from orchestrator.edge.errorfile import last_lines, python_error, read_error_file
 
 RESULT_LIMIT = 1 << 20  # bytes of a result file; beyond that it is no result
 
@@ -39,6 +44,20 @@ class Worker:
         except (OSError, ValueError):
             return None
         return value if isinstance(value, dict) else None
+
+    def explain(self, failure: Failure, *, logged: bool) -> Failure:
+        """``failure`` with what it has left to explain its death: its error file, or the end of its stderr, if kept."""
+        lines = last_lines(self.stderr) if logged else ()
+        told = read_error_file(self.error_file)
+        error_type, message = (told.error_type, told.message) if told else python_error(lines)
+        return replace(
+            failure,
+            error_type=error_type,
+            message=message,
+            traceback=told.traceback if told else "",
+            last_lines=lines,
+            log=str(self.stderr) if logged else "",
+        )
 
     @property
     def error_file(self) -> Path:

@@ -1,16 +1,19 @@
 """The local workers of one round: orders to spawn them, and what their exits amount to.
 
 Reports three things to the inbox: all are started, all have succeeded (each once a round), and one more has failed.
-What follows from that is the machine's business.
+What follows from that is the machine's business. A failure is news at once; what explains it is read meanwhile, by a
+thread, because no disk may hold up the agent's loop.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from orchestrator.core.ranks import fill_in, places, worker_env
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.specs import GroupSpec, JobSpec, LogsKind
 from orchestrator.core.words import Event
-from orchestrator.edge.errorfile import last_lines, python_error, read_error_file
+from orchestrator.edge.filework import FileThread
 from orchestrator.edge.guard.client import Exited, Spawned, SpawnFailed
 from orchestrator.edge.messages import Message, Post
 from orchestrator.edge.processes import Processes
@@ -27,6 +30,17 @@ from orchestrator.edge.tail import Tailer, render_prefix
 from orchestrator.edge.worker_files import Worker
 
 FAILURES_KEPT = 100  # a job may fail and be restarted for years
+EXPLAINED_WITHIN_S = 2.0  # so long a report of failures waits for what a disk has to say about them
+END_WITHIN_S = 1.0
+
+
+@dataclass(slots=True)
+class _Failed:
+    """A failure, as far as it is explained, and the explanation that is under way."""
+
+    failure: Failure
+    errno: int | None = None  # of a spawn that failed
+    explained: asyncio.Future[Failure] | None = None
 
 
 class LocalWorkers:
@@ -53,34 +67,49 @@ class LocalWorkers:
         self._workers: dict[int, Worker] = {}
         self._seat: Seat | None = None
         self._told: set[Event] = set()
-        self.failures: deque[Failure] = deque(maxlen=FAILURES_KEPT)  # the last ones of the run
-        self._failed_now: list[tuple[Failure, int | None]] = []  # in this round, with the errno of a failed spawn
+        self._files = FileThread("worker files")
+        self._logs = Path(job.logs.dir, group.role).absolute()
+        self._failed: deque[_Failed] = deque(maxlen=FAILURES_KEPT)  # the last ones of the run
+        self._failed_now: list[_Failed] = []  # in this round
         self._handed_out = 0  # of these, to `news`
         processes.on_worker = self._hear
 
     # -- starting
 
-    def start(self, seat: Seat) -> None:
-        """Order this node's workers of the round. Their being started, or not, is told by the guard."""
+    async def start(self, seat: Seat) -> None:
+        """Order this node's workers of the round. Their being started, or not, is told by the guard.
+
+        None of them is, if this is cancelled.
+        """
         self._seat, self._told, self._failed_now, self._handed_out = seat, set(), [], 0
         self._workers = {}
+        home = self._logs / str(seat.round)
         for place in places(seat, self._group.worker.nproc):
             handle = self._processes.new_handle()
-            directory = Path(self._job.logs.dir, self._group.role, str(seat.round), str(place.rank)).absolute()
-            self._workers[handle] = Worker(place=place, handle=handle, directory=directory)
-        for worker in self._workers.values():
-            self._spawn(worker)
+            self._workers[handle] = Worker(place=place, handle=handle, directory=home / str(place.rank))
+        workers = list(self._workers.values())
+        problems = await self._files.ask(lambda: [self._prepare(worker) for worker in workers])
+        for worker, problem in zip(workers, problems, strict=True):
+            if problem is None:
+                self._spawn(worker)
+            else:
+                self._spawn_failed(worker, f"creating {worker.directory}", problem.errno or 0)
 
-    def _spawn(self, worker: Worker) -> None:
-        place, spec = worker.place, self._group.worker
+    def _prepare(self, worker: Worker) -> OSError | None:
         try:
             worker.make_directory()
         except OSError as error:
-            self._spawn_failed(worker, f"creating {worker.directory}", error.errno or 0)
-            return
-        files = self._job.logs.kind is not LogsKind.INHERIT
-        if files:
+            return error
+        if self._keeps_logs:
             self._tail(worker)
+        return None
+
+    @property
+    def _keeps_logs(self) -> bool:
+        return self._job.logs.kind is not LogsKind.INHERIT
+
+    def _spawn(self, worker: Worker) -> None:
+        place, spec = worker.place, self._group.worker
         env = worker_env(
             self._job,
             self._group,
@@ -95,8 +124,8 @@ class LocalWorkers:
             fill_in(spec.cmd, self._job, self._group, place),
             env,
             cwd=spec.cwd,
-            stdout=str(worker.stdout) if files else None,
-            stderr=str(worker.stderr) if files else None,
+            stdout=str(worker.stdout) if self._keeps_logs else None,
+            stderr=str(worker.stderr) if self._keeps_logs else None,
             umask=spec.umask,
         )
 
@@ -145,19 +174,39 @@ class LocalWorkers:
         if dead and not self._failed_now:
             place = dead[0].place
             failure = self._failure("guard", place.rank, place.local_rank)
-            failure = replace(failure, message="the guard process died, and its workers with it")
-            self._failed_now.append((failure, None))
-            self.failures.append(failure)
+            self._note(_Failed(replace(failure, message="the guard process died, and its workers with it")))
+
+    # -- what has failed
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """The last failures of the run."""
+        return tuple(failed.failure for failed in self._failed)
 
     @property
     def first(self) -> Failure | None:
         """The first failure of this round."""
-        return self._failed_now[0][0] if self._failed_now else None
+        return self._failed_now[0].failure if self._failed_now else None
 
-    def news(self) -> list[tuple[Failure, int | None]]:
+    async def news(self) -> list[tuple[Failure, int | None]]:
         """This round's failures that were not asked for before, with the errno of a failed spawn."""
         fresh, self._handed_out = self._failed_now[self._handed_out :], len(self._failed_now)
-        return fresh
+        await self._explain(fresh)
+        return [(failed.failure, failed.errno) for failed in fresh]
+
+    async def end(self) -> None:
+        """No worker is left, and none will be started: wait for the last explanations."""
+        await self._explain(self._failed)
+        self._files.close(0.0)
+
+    async def _explain(self, several: Collection[_Failed]) -> None:
+        """Wait until these are explained, or the disk has had its time."""
+        waiting = [failed.explained for failed in several if failed.explained is not None]
+        if waiting:
+            await asyncio.wait(waiting, timeout=EXPLAINED_WITHIN_S)
+        for failed in several:
+            if failed.explained is not None and failed.explained.done():
+                failed.failure, failed.explained = failed.explained.result(), None
 
     # -- listening
 
@@ -171,6 +220,8 @@ class LocalWorkers:
                 self._log("worker_started", rank=worker.place.rank, local_rank=worker.place.local_rank, pid=event.pid)
                 if all(other.pid is not None for other in self._workers.values()):
                     self._tell(Event.WORKERS_STARTED, f"{len(self._workers)} workers run")
+            case SpawnFailed(step="fenced"):
+                worker.ended = True  # refused, because the lease has lapsed: that is told apart, and no failure
             case SpawnFailed():
                 self._spawn_failed(worker, event.step, event.errno)
             case Exited():
@@ -196,35 +247,28 @@ class LocalWorkers:
             if all(other.ended for other in self._workers.values()) and not self._failed_now:
                 self._tell(Event.WORKERS_SUCCEEDED, "all local workers exited with 0")
             return
-        self._failed(self._explained(worker, self._failure(kind, place.rank, place.local_rank), event))
-
-    def _explained(self, worker: Worker, failure: Failure, event: Exited) -> Failure:
-        """With what the worker has left to explain its death: its error file, or the end of its stderr."""
-        kept = self._job.logs.kind is not LogsKind.INHERIT
-        lines = last_lines(worker.stderr) if kept else ()
-        told = read_error_file(worker.error_file)
-        error_type, message = (told.error_type, told.message) if told else python_error(lines)
-        return replace(
-            failure,
+        failure = replace(
+            self._failure(kind, place.rank, place.local_rank),
             pid=event.pid,
             exit_code=event.exit_code,
             signal=event.signal,
-            error_type=error_type,
-            message=message,
-            traceback=told.traceback if told else "",
-            last_lines=lines,
-            log=str(worker.stderr) if kept else "",
         )
+        explained = self._files.ask(partial(worker.explain, failure, logged=self._keeps_logs))
+        self._fail(_Failed(failure, explained=explained))
 
     def _spawn_failed(self, worker: Worker, step: str, errno: int) -> None:
         worker.ended = True
         program = self._group.worker.cmd[0]
         failure = self._failure("spawn", worker.place.rank, worker.place.local_rank)
-        self._failed(replace(failure, message=f"{program}: {os.strerror(errno)} (at {step})"), errno)
+        self._fail(_Failed(replace(failure, message=f"{program}: {os.strerror(errno)} (at {step})"), errno))
 
-    def _failed(self, failure: Failure, errno: int | None = None) -> None:
-        self.failures.append(failure)
-        self._failed_now.append((failure, errno))
+    def _note(self, failed: _Failed) -> None:
+        self._failed.append(failed)
+        self._failed_now.append(failed)
+
+    def _fail(self, failed: _Failed) -> None:
+        self._note(failed)
+        failure = failed.failure
         self._post(
             Message(event=Event.WORKER_FAILED, reason=f"rank {failure.rank}: {failure.how()}", round=failure.round)
         )

@@ -35,7 +35,7 @@ def patched(directory: Path, module: str, name: str, value: str) -> dict[str, st
         f"    from orchestrator.edge import {module}\n"
         f"    {module}.{name} = {value}\n"
     )
-    return {"PYTHONPATH": str(directory)}
+    return {"PYTHONPATH": os.pathsep.join([str(directory), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 def gone(pid: int) -> bool:
@@ -248,9 +248,13 @@ def test_logs_that_cannot_be_made_fail_the_run_with_the_reason(launch: Launcher,
     assert run.result["rounds"] == 1, "it would fail again"
 
 
-@pytest.mark.parametrize("name", ["last_lines", "places"], ids=["in a callback", "in an effect"])
-def test_a_bug_ends_with_70_a_result_and_nothing_left(nodes: Nodes, tmp_path: Path, name: str) -> None:
-    fault = patched(tmp_path, "workers", name, "None")
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("workers", "Failure"), ("worker_files", "last_lines"), ("workers", "places")],
+    ids=["in a callback", "in a thread", "in an effect"],
+)
+def test_a_bug_ends_with_70_a_result_and_nothing_left(nodes: Nodes, tmp_path: Path, module: str, name: str) -> None:
+    fault = patched(tmp_path, module, name, "None")
     elastic = ("nodes=1:2", "rendezvous.lease_s=60", "rendezvous.scale_up_s=0.1")
     work = python("import os, time", "'UNLUCKY' in os.environ and os._exit(1)", "time.sleep(600)")
     good = nodes.start("a", *elastic, *work)

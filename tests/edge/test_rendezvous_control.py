@@ -270,10 +270,12 @@ def test_a_server_that_lost_its_memory_is_told_the_job_again(own_server: Server)
             with pytest.raises(RendezvousError, match="there is no run"):
                 await (await operator(run)).published()
             assert isinstance(await a.store.renew(a.claim), Standing)
+            await a.store.publish(a.claim)  # as who keeps the lease does then
             assert (await (await operator(run)).published()).publication() == JOB
             own_server.kill()
             own_server.start()
             assert isinstance(await a.store.renew(a.claim), Standing)
+            await a.store.publish(a.claim)  # as who keeps the lease does then
             assert (await (await operator(run)).published()).publication() == JOB
 
     asyncio.run(scenario())

@@ -143,8 +143,8 @@ class Connection:
     ) -> object:
         """Execute a command of ours; a server that does not know it yet is sent its source.
 
-        ``within_s`` bounds a single attempt, in seconds; after one that was too short for a fresh connection, the next
-        has twice as long, up to the usual limit. ``on_attempt`` hears of each attempt when it is over.
+        ``within_s`` bounds a single attempt, in seconds; after one that was too short for a fresh connection, all later
+        ones have twice as long, up to the usual limit. ``on_attempt`` hears of each attempt when it is over.
         """
         if not self._opened:  # `open` has waited long enough; a last word to nobody need not wait again
             raise RendezvousError(f"the server at {self.address.masked} was never reached: {self._reason}")
@@ -179,6 +179,7 @@ class Connection:
         """Attempt it until there is a reply."""
         hear = on_attempt or (lambda _: None)
         limit_s = self.address.timeout_s if within_s is None else min(within_s, self.address.timeout_s)
+        longer_s = min(2 * limit_s, self.address.timeout_s)
         most_s, pause_s = min(limit_s, MAX_PAUSE_S), FIRST_PAUSE_S
         while True:
             sent_s = time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -188,7 +189,7 @@ class Connection:
                 hear(Attempt(sent_s, trouble.shows))
                 self._setback(wire, trouble.error)
                 if trouble.too_slow:
-                    limit_s = min(2 * limit_s, self.address.timeout_s)
+                    limit_s = longer_s
             else:
                 hear(Attempt(sent_s, Contact.ANSWERED))
                 self._recovered(wire)

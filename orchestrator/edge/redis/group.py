@@ -7,12 +7,13 @@ the last bid and the place in the stream. Invariant: every method may be repeate
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from orchestrator.core.failures import Failure
+from orchestrator.core.lease import OnAttempt
 from orchestrator.core.publication import Publication, differences
 from orchestrator.core.rendezvous import (
     Bid,
@@ -31,16 +32,15 @@ from orchestrator.core.rendezvous import (
     Waiting,
 )
 from orchestrator.core.restart import delay_s as backoff_delay_s
-from orchestrator.core.specs import Budget, RendezvousSpec, RestartKind, RestartPolicy, RuleAction
+from orchestrator.core.specs import RendezvousSpec, RestartKind, RestartPolicy, RuleAction
 from orchestrator.core.words import Outcome
 from orchestrator.edge.redis import replies
+from orchestrator.edge.redis.arguments import budget_words, cause_json, check_name, clip, whole_ms
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.resp import encode
 from orchestrator.edge.redis.scripts import EVENTS, group_keys, script
 from orchestrator.errors import RendezvousError
 
-NAME_LIMIT, REASON_LIMIT, CAUSE_LIMIT = 255, 1024, 65536  # bytes, as lua/ checks them
-LONGEST_MS, MOST = 10**12, 10**15  # thirty years, and a number of restarts: what is beyond them has no bound in effect
 HOUR_S = 3600.0
 
 Will = tuple[dict[str, object], Sequence[bytes]]
@@ -65,7 +65,7 @@ class GroupStore:
         publication: Publication | None = None,
     ) -> None:
         for what, text in (("run_id", run_id), ("role", role), ("node.name", node), ("nonce", nonce)):
-            _check_name(what, text)
+            check_name(what, text)
         self._connection = connection
         self._keys = group_keys(run_id, role)
         self._run_id, self._role = run_id, role
@@ -74,13 +74,13 @@ class GroupStore:
         self._publication = publication
         self._published: int | None = None  # before the outage of this number
         self._rules: tuple[int, ...] = (
-            max(1, _ms(rendezvous.lease_s)),
-            _ms(max(HOUR_S, 2 * rendezvous.server_grace_s)),
+            max(1, whole_ms(rendezvous.lease_s)),
+            whole_ms(max(HOUR_S, 2 * rendezvous.server_grace_s)),
             min_nodes,
             max_nodes,
-            _ms(rendezvous.last_call_s),
-            _ms(rendezvous.scale_up_s),
-            *_budget(restart.free),
+            whole_ms(rendezvous.last_call_s),
+            whole_ms(rendezvous.scale_up_s),
+            *budget_words(restart.free),
             spare_nodes,
         )
         self._reopens = rendezvous.reopen  # until our first word
@@ -89,13 +89,16 @@ class GroupStore:
         self._cursor: str | None = None
         self._joined = asyncio.Event()
 
-    async def join(self, bid: Bid, claim: Claim) -> JoinReply:
-        """Take part in the next round. Repeat it when `Held` says that the name will be free."""
-        await self._publish(claim)
+    async def join(self, bid: Bid, claim: Claim, *, on_attempt: OnAttempt | None = None) -> JoinReply:
+        """Take part in the next round. Repeat it when `Held` says that the name will be free.
+
+        ``on_attempt`` hears of every attempt, here as in what follows. ``within_s`` bounds each of them.
+        """
+        await self.publish(claim, on_attempt=on_attempt)
         self._bid = bid
         hint = -1 if bid.hint is None else bid.hint
-        ledger = replies.ledger_text(claim.ledger)
-        raw = await self._call("join", claim, bid.nproc, bid.addr, bid.port, hint, ledger)
+        words = (bid.nproc, bid.addr, bid.port, hint, replies.ledger_text(claim.ledger))
+        raw = await self._call("join", claim, *words, on_attempt=on_attempt)
         cursor, reply = replies.join_reply(raw)
         if self._cursor is None or _instant(cursor) < _instant(self._cursor):  # first, or the server began anew
             self._cursor = cursor
@@ -103,31 +106,32 @@ class GroupStore:
         self._held = isinstance(reply, Held)
         return reply
 
-    async def seat(self, claim: Claim) -> JoinReply:
+    async def seat(self, claim: Claim, *, on_attempt: OnAttempt | None = None) -> JoinReply:
         """What has become of the join. A server that has forgotten it is told again."""
-        reply = replies.seat_reply(await self._call("seat", claim))
+        reply = replies.seat_reply(await self._call("seat", claim, on_attempt=on_attempt))
         if not isinstance(reply, Lapsed):
             return reply
         self._published = None  # what the server has forgotten may be everything
-        return Refused(reply.why) if self._bid is None else await self.join(self._bid, claim)
+        return Refused(reply.why) if self._bid is None else await self.join(self._bid, claim, on_attempt=on_attempt)
 
-    async def renew(self, claim: Claim) -> RenewReply:
+    async def renew(
+        self, claim: Claim, *, within_s: float | None = None, on_attempt: OnAttempt | None = None
+    ) -> RenewReply:
         """Prolong our lease, and learn whether the claimed round stands. ``Waiting(0, …)``: ask for the seat now."""
         if self._held:  # there is no lease of ours yet, and that is no news
             return Waiting(max(1, self._rules[0] // 3), 0)
-        reply = replies.renew_reply(await self._call_seated("renew", claim))
+        raw = await self._call_seated("renew", claim, within_s=within_s, on_attempt=on_attempt)
+        reply = replies.renew_reply(raw)
         if isinstance(reply, Lapsed):
             self._published = None
-        else:
-            await self._publish(claim)
         return reply
 
     async def fail(self, claim: Claim, action: RuleAction, delay_s: float, consecutive: int, cause: Failure) -> Verdict:
         """Report that the claimed round has failed here; the group decides once, by the most severe report."""
         reason = f"rank {cause.rank} on node {cause.node}: {cause.how()}"
-        budget = _budget(self._restart.budget)
+        budget = budget_words(self._restart.budget)
         raw = await self._call_seated(
-            "fail", claim, action.value, _ms(delay_s), consecutive, *budget, _clip(reason), _cause_json(cause)
+            "fail", claim, action.value, whole_ms(delay_s), consecutive, *budget, clip(reason), cause_json(cause)
         )
         return replies.verdict_reply(raw)
 
@@ -135,7 +139,7 @@ class GroupStore:
         """Report that all our workers of the claimed round succeeded; the last member to do so ends the run."""
         again = self._restart.kind is RestartKind.ALWAYS
         delay_s = backoff_delay_s(1, self._restart.backoff, random.random()) if again else 0.0
-        raw = await self._call_seated("done", claim, int(again), _ms(delay_s), *_budget(self._restart.budget))
+        raw = await self._call_seated("done", claim, int(again), whole_ms(delay_s), *budget_words(self._restart.budget))
         return replies.verdict_reply(raw)
 
     async def verdict(self, claim: Claim) -> Verdict:
@@ -144,12 +148,12 @@ class GroupStore:
 
     async def leave(self, claim: Claim, why: str) -> None:
         """Give up our place; a settled round that needs us is superseded at once."""
-        await self._call("leave", claim, _clip(why))
+        await self._call("leave", claim, clip(why))
 
     async def close(self, claim: Claim, outcome: Outcome, exit_code: int, reason: str, cause: Failure | None) -> Closed:
         """End the run for everyone; returns how it really ended, should somebody have been faster."""
-        text = _cause_json(cause) if cause is not None else ""
-        raw = await self._call("close", claim, outcome.value, exit_code, _clip(reason), text)
+        text = cause_json(cause) if cause is not None else ""
+        raw = await self._call("close", claim, outcome.value, exit_code, clip(reason), text)
         return replies.closed_reply(raw)
 
     async def notices(self) -> AsyncIterator[Notice]:
@@ -171,18 +175,24 @@ class GroupStore:
     def last_will(self, why: str) -> Will:
         """What our guard should send, and where to, once this process has died: that we have left."""
         leave = script("leave")
-        words = ("EVAL", leave.source, len(self._keys), *self._keys, *self._caller(Claim()), _clip(why))
+        words = ("EVAL", leave.source, len(self._keys), *self._keys, *self._caller(Claim()), clip(why))
         greeting = self._connection.address.greeting()
         return self._connection.will_address(), tuple(encode(*command) for command in (*greeting, words))
 
-    async def _publish(self, claim: Claim) -> None:
-        """Have the job on the server, for whoever joins by it or asks. A run that has another job will not have us."""
+    async def publish(
+        self, claim: Claim, *, within_s: float | None = None, on_attempt: OnAttempt | None = None
+    ) -> None:
+        """Have the job on the server, for whoever joins by it or asks. A run that has another job will not have us.
+
+        Nothing is sent unless the server may have lost it, as after an outage.
+        """
         before = self._connection.outages
         if self._publication is None or self._published == before:
             return
-        ours, budget = self._publication, _budget(self._restart.budget)
+        ours, budget = self._publication, budget_words(self._restart.budget)
         for text in ("", ours.text):  # it is long, and nearly always there already
-            raw = await self._call("publish", claim, self._role, ours.digest, text, *budget, int(self._reopens))
+            words = (self._role, ours.digest, text, *budget, int(self._reopens))
+            raw = await self._call("publish", claim, *words, within_s=within_s, on_attempt=on_attempt)
             known, theirs = replies.publish_reply(raw)
             if theirs is not None:
                 raise _other_job(self._run_id, ours, theirs)
@@ -190,16 +200,24 @@ class GroupStore:
                 self._published, self._reopens = before, False
                 return
 
-    async def _call_seated(self, command: str, claim: Claim, *args: str | int) -> object:
+    async def _call_seated(
+        self,
+        command: str,
+        claim: Claim,
+        *args: str | int,
+        within_s: float | None = None,
+        on_attempt: OnAttempt | None = None,
+    ) -> object:
         """Call a command that needs our seat; a server that has forgotten it is given it back before."""
-        raw = await self._call(command, claim, *args)
+        call = partial(self._call, within_s=within_s, on_attempt=on_attempt)
+        raw = await call(command, claim, *args)
         if claim.seat is None or self._bid is None or not replies.is_forgetful(raw):
             return raw
         self._published = None  # what the server has forgotten is everything
-        await self._call("restore", claim, *self._belongings(claim.seat), replies.ledger_text(claim.ledger))
+        await call("restore", claim, *self._belongings(claim.seat), replies.ledger_text(claim.ledger))
         if claim.succeeded and command != "done":
             await self.done(replace(claim, seat=None))
-        return await self._call(command, claim, *args)
+        return await call(command, claim, *args)
 
     def _belongings(self, seat: Seat) -> tuple[str | int, ...]:
         """What a forgetful server needs to know of our seat and of its round, see lua/restore.lua."""
@@ -212,7 +230,7 @@ class GroupStore:
             seat.master_port,
             seat.charged,
             seat.consecutive,
-            _clip(seat.why),
+            clip(seat.why),
         )
 
     def _caller(self, claim: Claim) -> tuple[str | int, ...]:
@@ -228,8 +246,16 @@ class GroupStore:
             *self._rules,
         )
 
-    async def _call(self, command: str, claim: Claim, *args: str | int) -> object:
-        return await self._connection.call(script(command), self._keys, (*self._caller(claim), *args))
+    async def _call(
+        self,
+        command: str,
+        claim: Claim,
+        *args: str | int,
+        within_s: float | None = None,
+        on_attempt: OnAttempt | None = None,
+    ) -> object:
+        words = (*self._caller(claim), *args)
+        return await self._connection.call(script(command), self._keys, words, within_s=within_s, on_attempt=on_attempt)
 
 
 def _other_job(run_id: str, ours: Publication, theirs: str) -> RendezvousError:
@@ -243,44 +269,7 @@ def _other_job(run_id: str, ours: Publication, theirs: str) -> RendezvousError:
     )
 
 
-def _check_name(what: str, text: str) -> None:
-    if not text or len(text.encode(errors="replace")) > NAME_LIMIT or any(ord(letter) < ord(" ") for letter in text):
-        raise RendezvousError(f"{what} must have 1 to {NAME_LIMIT} bytes and no control characters, not {text!r:.80}")
-
-
-def _ms(seconds: float) -> int:
-    return round(min(max(0.0, seconds * 1000), LONGEST_MS))
-
-
-def _budget(budget: Budget) -> tuple[int, int]:
-    """A budget as lua/ counts it: at most so many (-1: no bound) within so many ms (0: the whole run)."""
-    per_ms = 0 if budget.per_s is None else max(1, _ms(budget.per_s))
-    return (-1 if budget.max is None else min(budget.max, MOST)), per_ms
-
-
 def _instant(entry: str) -> tuple[int, int]:
     """A stream id, comparable: milliseconds of the server's clock, then a counter."""
     ms, _, counter = entry.partition("-")
     return int(ms), int(counter or 0)
-
-
-def _clip(text: str) -> str:
-    return text.encode(errors="replace")[:REASON_LIMIT].decode(errors="ignore")
-
-
-def _cause_json(cause: Failure) -> str:
-    """The failure as JSON that fits: its texts are cut as far as needed, a traceback and last lines from the front."""
-    limit = CAUSE_LIMIT
-    while len(text := json.dumps(cause.to_dict())) > CAUSE_LIMIT:
-        limit //= 2
-        cause = replace(
-            cause,
-            message=cause.message[:limit],
-            error_type=cause.error_type[:limit],
-            log=cause.log[:limit],
-            traceback=cause.traceback[len(cause.traceback) - min(limit, len(cause.traceback)) :],
-            last_lines=tuple(line[:limit] for line in cause.last_lines[-max(1, limit // 1000) :]),
-        )
-        if limit == 0:
-            break  # what is left are names, which are short
-    return text

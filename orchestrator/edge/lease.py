@@ -1,0 +1,217 @@
+"""Keeping the lease: when to renew it, what every attempt shows, and the fence that follows; and how late we are.
+
+What a reply means for the round is `membership`'s business, and the killing is the guard's. Invariant: the fence counts
+from before a prolongation was sent, and moves only forward while workers run.
+
+The lease is renewed by the agent's own loop, on purpose: one that outlived a hung agent would keep a node in the group
+that can neither start nor stop anything. So the loop is kept free instead. Nothing in it waits for a disk once there is
+a lease: the journal is written, workers' directories are made and their logs read by threads (`filework`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Protocol, TypeVar
+
+from orchestrator.core.lease import (
+    Attempt,
+    Contact,
+    OnAttempt,
+    extended_s,
+    fault,
+    fence_s,
+    patience_s,
+    renewal_s,
+    tolerance_s,
+)
+from orchestrator.core.rendezvous import (
+    Bid,
+    Claim,
+    Closed,
+    JoinReply,
+    Lapsed,
+    RenewReply,
+    Restart,
+    Restoring,
+    Seat,
+    Standing,
+    Superseded,
+    Waiting,
+)
+from orchestrator.core.specs import JobSpec
+from orchestrator.core.words import Event
+from orchestrator.edge.messages import Message, Post
+from orchestrator.edge.redis.group import GroupStore
+
+R_co = TypeVar("R_co", covariant=True)
+Fence = Callable[[float | None], None]
+
+
+class _Ask(Protocol[R_co]):
+    """A command that prolongs the lease, bar the ear for its attempts."""
+
+    def __call__(self, *, on_attempt: OnAttempt) -> Awaitable[R_co]: ...
+
+
+class LeaseKeeper:
+    """One agent's lease in one group. Joins go through it too: they prolong it as renewals do.
+
+    ``claim`` says what we know of the group, ``heard`` takes what a renewal with that claim has told. ``fence`` sets
+    the guard's; without it, or where no other node could take our place, nothing fences.
+    """
+
+    def __init__(
+        self,
+        job: JobSpec,
+        store: GroupStore,
+        *,
+        claim: Callable[[], Claim],
+        heard: Callable[[Claim, RenewReply], None],
+        post: Post,
+        log: Callable[..., None],
+        fence: Fence | None = None,
+    ) -> None:
+        self._lease_s = job.rendezvous.lease_s
+        self._on_isolation = job.rendezvous.on_isolation
+        self._store = store
+        self._claim = claim
+        self._heard = heard
+        self._post = post
+        self._log = log
+        self._fence = fence if job.groups[0].max_nodes > 1 else None
+        self._until_s = 0.0  # workers may run until then, by all that was granted; as all instants here, of boot time
+        self._held = False  # whether there may be workers, so that the guard must know
+        self._over_s = 0.0  # what the guard tells of moments up to this is about rounds that are over
+        self._answered_s = _now()  # when the last question that was answered had been sent
+        self._renew_now = asyncio.Event()
+        self._beat_s = math.inf  # when this loop should turn next
+        self._beat_cpu_s = 0.0
+        self._late = False  # at its last turn
+        self._fault = ""  # our own, since the lease was prolonged last
+
+    # -- asking
+
+    async def join(self, bid: Bid, claim: Claim) -> JoinReply:
+        """`GroupStore.join`."""
+        return await self._ask(partial(self._store.join, bid, claim))
+
+    async def seat(self, claim: Claim) -> JoinReply:
+        """`GroupStore.seat`."""
+        return await self._ask(partial(self._store.seat, claim))
+
+    def renew_now(self) -> None:
+        """Do not wait for the next renewal's turn."""
+        self._renew_now.set()
+
+    async def keep(self) -> None:
+        """Renew for ever; RendezvousError when that is no longer to be hoped for."""
+        due_s = _now() + renewal_s(self._lease_s)
+        while True:
+            await self._turn(due_s)
+            claim = self._claim()
+            reply = await self._ask(partial(self._store.renew, claim, within_s=patience_s(self._lease_s)))
+            due_s = self._answered_s + renewal_s(self._lease_s)
+            if isinstance(reply, Standing | Waiting) and reply.due_ms:
+                due_s = min(due_s, _now() + reply.due_ms / 1000)  # another's lease may end then
+            if isinstance(reply, Lapsed) and self._whose_fault():
+                reply = Lapsed(f"{self._whose_fault()}; {reply.why}")
+            self._heard(claim, reply)
+            if not isinstance(reply, Lapsed):
+                await self._ask(partial(self._store.publish, claim, within_s=patience_s(self._lease_s)))
+
+    async def _turn(self, due_s: float) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, due_s - _now())):
+                await self._renew_now.wait()
+        except TimeoutError:
+            pass  # it is due
+        self._renew_now.clear()
+
+    async def _ask(self, ask: _Ask[R_co]) -> R_co:
+        sent_s = 0.0
+
+        def note(attempt: Attempt) -> None:
+            nonlocal sent_s
+            if attempt.contact is Contact.ANSWERED:
+                sent_s = self._answered_s = attempt.at_s
+            else:
+                self._extend(extended_s(attempt, _now(), self._lease_s, self._on_isolation))
+
+        reply = await ask(on_attempt=note)
+        if _is_prolonged(reply):
+            self._extend(fence_s(sent_s, self._lease_s))
+            self._fault = ""
+        elif isinstance(reply, Closed):
+            self.release()  # no other round can begin: what is stopped has the time that it was promised
+        return reply
+
+    # -- the fence
+
+    def hold(self) -> None:
+        """There will be workers: they may run as long as the lease does."""
+        if self._fence is not None:
+            self._held = True
+            self._fence(self._until_s)
+
+    def release(self) -> None:
+        """There are no workers any more."""
+        if self._held and self._fence is not None:
+            self._held = False
+            self._over_s = self._until_s
+            self._fence(None)
+
+    def _extend(self, until_s: float | None) -> None:
+        if until_s is not None and until_s > self._until_s:
+            self._until_s = until_s
+            if self._held and self._fence is not None:
+                self._fence(until_s)
+
+    def fenced(self, at_s: float) -> None:
+        """The guard has killed our workers, because nobody had prolonged the lease: it is as good as lost."""
+        if not self._held or at_s <= self._over_s:
+            return
+        reason = self._whose_fault() or f"no answer from the server for {_now() - self._answered_s:.1f} s"
+        self._log("fenced", reason=reason, lag_s=round(self._lag_s(), 3))
+        self._post(Message(event=Event.LEASE_LOST, reason=reason))
+
+    # -- our own lateness
+
+    async def watch_lag(self) -> None:
+        """Notice when this loop turns late, as it does when we are paused, or blocked by a call that should not block.
+
+        It looks often, because a renewal's turn comes too rarely to tell how long that lasted.
+        """
+        while self._fence is not None:
+            self._beat_s = _now() + tolerance_s(self._lease_s)
+            self._beat_cpu_s = time.thread_time()
+            await asyncio.sleep(tolerance_s(self._lease_s))
+            self._note_lag()
+
+    def _note_lag(self) -> None:
+        reason = fault(self._lag_s(), time.thread_time() - self._beat_cpu_s, self._lease_s)
+        if reason and not self._late:  # once, however long it stays so
+            self._log("lease_late", lag_s=round(self._lag_s(), 3), reason=reason)
+        self._late = bool(reason)
+        self._fault = reason or self._fault
+
+    def _lag_s(self) -> float:
+        return max(0.0, _now() - self._beat_s)
+
+    def _whose_fault(self) -> str:
+        """What we did to lose the lease; empty if it was not us."""
+        return self._fault or fault(self._lag_s(), time.thread_time() - self._beat_cpu_s, self._lease_s)
+
+
+def _is_prolonged(reply: object) -> bool:
+    """Whether the server has prolonged our lease, whatever it says of the round."""
+    if isinstance(reply, Restoring):
+        return reply.back
+    return isinstance(reply, Seat | Waiting | Standing | Superseded | Restart)
+
+
+def _now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

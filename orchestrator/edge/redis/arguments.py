@@ -1,0 +1,56 @@
+"""Python values as the commands of ``lua/`` take them: numbers without end bounded, texts cut to what they may hold.
+
+Invariant: what leaves this module fits the limits that ``lua/`` checks, or a RendezvousError has said why it cannot.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from orchestrator.core.failures import Failure
+from orchestrator.core.specs import Budget
+from orchestrator.errors import RendezvousError
+
+NAME_LIMIT, REASON_LIMIT, CAUSE_LIMIT = 255, 1024, 65536  # bytes, as lua/ checks them
+LONGEST_MS, MOST = 10**12, 10**15  # thirty years, and a number of restarts: what is beyond them has no bound in effect
+
+
+def check_name(what: str, text: str) -> None:
+    """Raise RendezvousError if ``text`` cannot name anything in a group; ``what`` is what it should name."""
+    if not text or len(text.encode(errors="replace")) > NAME_LIMIT or any(ord(letter) < ord(" ") for letter in text):
+        raise RendezvousError(f"{what} must have 1 to {NAME_LIMIT} bytes and no control characters, not {text!r:.80}")
+
+
+def whole_ms(seconds: float) -> int:
+    """Seconds as whole milliseconds, never below 0 nor without end."""
+    return round(min(max(0.0, seconds * 1000), LONGEST_MS))
+
+
+def budget_words(budget: Budget) -> tuple[int, int]:
+    """A budget as lua/ counts it: at most so many (-1: no bound) within so many ms (0: the whole run)."""
+    per_ms = 0 if budget.per_s is None else max(1, whole_ms(budget.per_s))
+    return (-1 if budget.max is None else min(budget.max, MOST)), per_ms
+
+
+def clip(text: str) -> str:
+    """As much of a reason as a group remembers."""
+    return text.encode(errors="replace")[:REASON_LIMIT].decode(errors="ignore")
+
+
+def cause_json(cause: Failure) -> str:
+    """The failure as JSON that fits: its texts are cut as far as needed, a traceback and last lines from the front."""
+    limit = CAUSE_LIMIT
+    while len(text := json.dumps(cause.to_dict())) > CAUSE_LIMIT:
+        limit //= 2
+        cause = replace(
+            cause,
+            message=cause.message[:limit],
+            error_type=cause.error_type[:limit],
+            log=cause.log[:limit],
+            traceback=cause.traceback[len(cause.traceback) - min(limit, len(cause.traceback)) :],
+            last_lines=tuple(line[:limit] for line in cause.last_lines[-max(1, limit // 1000) :]),
+        )
+        if limit == 0:
+            break  # what is left are names, which are short
+    return text
