@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from orchestrator.cli.paths import shown
 from orchestrator.cli.report import Line, brief, counted, duration, failure_lines, failure_of, report_lines, who
 from orchestrator.core.failures import Failure, signal_name
-from orchestrator.core.specs import GroupSpec, JobSpec, LogsKind, RestartKind
+from orchestrator.core.specs import GroupSpec, JobSpec, LogsKind, OnIsolation, RestartKind
 from orchestrator.edge.embedded import LOG_NAME
 
 _QUIET = {"worker_started", "worker_exited", "failure_reported"}  # told by what they lead to, if they lead anywhere
@@ -71,7 +71,10 @@ class Terminal:
 
     def _lines(self, record: Mapping[str, Any]) -> list[Line]:
         event = record.get("event")
-        if event in ("lease_lost", "member_lost"):
+        if event == "lease_lost" and ("fenced", record.get("round")) in self._told:
+            self._first(event, record.get("round"))
+            return []  # told with its reason, and what it has cost
+        if event in ("fenced", "lease_lost", "member_lost"):
             self._first(event, record.get("round"))
         if not self._round and event in ("server_lost", "server_back", "leave_failed"):
             return _before_the_first_round(record, self._job)
@@ -187,16 +190,26 @@ def _problem(event: str, record: Mapping[str, Any], job: JobSpec) -> Line | None
     because = _because(record)
     lost = record.get("dropped")
     text = {
-        "server_lost": f"the rendezvous server does not answer{because}; "
-        f"workers run on, for {duration(job.rendezvous.server_grace_s)} at most",
+        "server_lost": f"the rendezvous server does not answer{because}; {_meanwhile(record, job)}",
         "member_lost": f"lost node {record.get('member', '?')}{because}",
         "lease_lost": f"this node's lease has lapsed{because}",
+        "fenced": f"this node's workers were killed, for others may soon start in their place{because}",
+        "lease_late": f"the lease is renewed late{because}",
         "log_degraded": f"the journal can be written again; it lacks {counted(lost, 'record')}",
         "worker_hung": f"rank {record.get('rank', '?')} hangs{because}",
         "probe_failed": f"rank {record.get('rank', '?')} failed its probe{because}",
         "leave_failed": f"the group could not be told of the end{because}",
     }.get(event)
     return Line(text, "warn") if text else None
+
+
+def _meanwhile(record: Mapping[str, Any], job: JobSpec) -> str:
+    """What becomes of workers whose agent does not reach the server."""
+    most = duration(job.rendezvous.server_grace_s)
+    group = _group(record, job)
+    if group.max_nodes + group.spare_nodes == 1 or job.rendezvous.on_isolation is OnIsolation.RUN:
+        return f"workers run on, for {most} at most"
+    return f"workers run on, for {most} at most, unless this node is cut off (rendezvous.on_isolation)"
 
 
 def _before_the_first_round(record: Mapping[str, Any], job: JobSpec) -> list[Line]:

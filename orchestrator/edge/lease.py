@@ -82,21 +82,24 @@ class LeaseKeeper:
         self._heard = heard
         self._post = post
         self._log = log
-        self._fence = fence if job.groups[0].max_nodes > 1 else None
+        group = job.groups[0]
+        self._fence = fence if group.max_nodes + group.spare_nodes > 1 else None
         self._until_s = 0.0  # workers may run until then, by all that was granted; as all instants here, of boot time
         self._held = False  # whether there may be workers, so that the guard must know
         self._over_s = 0.0  # what the guard tells of moments up to this is about rounds that are over
         self._answered_s = _now()  # when the last question that was answered had been sent
         self._renew_now = asyncio.Event()
+        self._joins = 0
         self._beat_s = math.inf  # when this loop should turn next
         self._beat_cpu_s = 0.0
         self._late = False  # at its last turn
-        self._fault = ""  # our own, since the lease was prolonged last
+        self._fault = ("", 0.0)  # our own, since the lease was prolonged last, and for how long
 
     # -- asking
 
     async def join(self, bid: Bid, claim: Claim) -> JoinReply:
         """`GroupStore.join`."""
+        self._joins += 1
         return await self._ask(partial(self._store.join, bid, claim))
 
     async def seat(self, claim: Claim) -> JoinReply:
@@ -112,16 +115,17 @@ class LeaseKeeper:
         due_s = _now() + renewal_s(self._lease_s)
         while True:
             await self._turn(due_s)
-            claim = self._claim()
+            claim, joins = self._claim(), self._joins
             reply = await self._ask(partial(self._store.renew, claim, within_s=patience_s(self._lease_s)))
             due_s = self._answered_s + renewal_s(self._lease_s)
             if isinstance(reply, Standing | Waiting) and reply.due_ms:
                 due_s = min(due_s, _now() + reply.due_ms / 1000)  # another's lease may end then
-            if isinstance(reply, Lapsed) and self._whose_fault():
-                reply = Lapsed(f"{self._whose_fault()}; {reply.why}")
-            self._heard(claim, reply)
             if not isinstance(reply, Lapsed):
+                self._heard(claim, reply)
                 await self._ask(partial(self._store.publish, claim, within_s=patience_s(self._lease_s)))
+            elif joins == self._joins:  # otherwise a join has overtaken the question
+                ours, _ = self._our_fault()
+                self._heard(claim, Lapsed(f"{ours}; {reply.why}" if ours else reply.why))
 
     async def _turn(self, due_s: float) -> None:
         try:
@@ -144,7 +148,7 @@ class LeaseKeeper:
         reply = await ask(on_attempt=note)
         if _is_prolonged(reply):
             self._extend(fence_s(sent_s, self._lease_s))
-            self._fault = ""
+            self._fault = ("", 0.0)
         elif isinstance(reply, Closed):
             self.release()  # no other round can begin: what is stopped has the time that it was promised
         return reply
@@ -174,8 +178,9 @@ class LeaseKeeper:
         """The guard has killed our workers, because nobody had prolonged the lease: it is as good as lost."""
         if not self._held or at_s <= self._over_s:
             return
-        reason = self._whose_fault() or f"no answer from the server for {_now() - self._answered_s:.1f} s"
-        self._log("fenced", reason=reason, lag_s=round(self._lag_s(), 3))
+        ours, lag_s = self._our_fault()
+        reason = ours or f"no answer from the server for {_now() - self._answered_s:.1f} s"
+        self._log("fenced", reason=reason, lag_s=round(lag_s, 3))
         self._post(Message(event=Event.LEASE_LOST, reason=reason))
 
     # -- our own lateness
@@ -192,18 +197,21 @@ class LeaseKeeper:
             self._note_lag()
 
     def _note_lag(self) -> None:
-        reason = fault(self._lag_s(), time.thread_time() - self._beat_cpu_s, self._lease_s)
-        if reason and not self._late:  # once, however long it stays so
-            self._log("lease_late", lag_s=round(self._lag_s(), 3), reason=reason)
+        reason, lag_s = self._lag()
+        if reason:
+            self._fault = (reason, lag_s)
+            if not self._late:  # told once, however long it stays so
+                self._log("lease_late", lag_s=round(lag_s, 3), reason=reason)
         self._late = bool(reason)
-        self._fault = reason or self._fault
 
-    def _lag_s(self) -> float:
-        return max(0.0, _now() - self._beat_s)
+    def _lag(self) -> tuple[str, float]:
+        """What is wrong with the loop at this moment, if anything is, and by how much it turns late."""
+        lag_s = max(0.0, _now() - self._beat_s)
+        return fault(lag_s, time.thread_time() - self._beat_cpu_s, self._lease_s), lag_s
 
-    def _whose_fault(self) -> str:
-        """What we did to lose the lease; empty if it was not us."""
-        return self._fault or fault(self._lag_s(), time.thread_time() - self._beat_cpu_s, self._lease_s)
+    def _our_fault(self) -> tuple[str, float]:
+        """What we have done to lose the lease, and for how long; empty if it was not us."""
+        return self._fault if self._fault[0] else self._lag()
 
 
 def _is_prolonged(reply: object) -> bool:

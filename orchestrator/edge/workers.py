@@ -31,7 +31,6 @@ from orchestrator.edge.worker_files import Worker
 
 FAILURES_KEPT = 100  # a job may fail and be restarted for years
 EXPLAINED_WITHIN_S = 2.0  # so long a report of failures waits for what a disk has to say about them
-END_WITHIN_S = 1.0
 
 
 @dataclass(slots=True)
@@ -67,7 +66,7 @@ class LocalWorkers:
         self._workers: dict[int, Worker] = {}
         self._seat: Seat | None = None
         self._told: set[Event] = set()
-        self._files = FileThread("worker files")
+        self._making, self._reading = FileThread("workers' directories"), FileThread("workers' last words")
         self._logs = Path(job.logs.dir, group.role).absolute()
         self._failed: deque[_Failed] = deque(maxlen=FAILURES_KEPT)  # the last ones of the run
         self._failed_now: list[_Failed] = []  # in this round
@@ -88,7 +87,7 @@ class LocalWorkers:
             handle = self._processes.new_handle()
             self._workers[handle] = Worker(place=place, handle=handle, directory=home / str(place.rank))
         workers = list(self._workers.values())
-        problems = await self._files.ask(lambda: [self._prepare(worker) for worker in workers])
+        problems = await self._making.ask(lambda: [self._prepare(worker) for worker in workers])
         for worker, problem in zip(workers, problems, strict=True):
             if problem is None:
                 self._spawn(worker)
@@ -197,7 +196,8 @@ class LocalWorkers:
     async def end(self) -> None:
         """No worker is left, and none will be started: wait for the last explanations."""
         await self._explain(self._failed)
-        self._files.close(0.0)
+        for thread in (self._making, self._reading):
+            thread.close(0.0)
 
     async def _explain(self, several: Collection[_Failed]) -> None:
         """Wait until these are explained, or the disk has had its time."""
@@ -253,7 +253,7 @@ class LocalWorkers:
             exit_code=event.exit_code,
             signal=event.signal,
         )
-        explained = self._files.ask(partial(worker.explain, failure, logged=self._keeps_logs))
+        explained = self._reading.ask(partial(worker.explain, failure, logged=self._keeps_logs))
         self._fail(_Failed(failure, explained=explained))
 
     def _spawn_failed(self, worker: Worker, step: str, errno: int) -> None:

@@ -194,6 +194,25 @@ def test_the_server_is_missed_and_greeted() -> None:
         "the rendezvous server does not answer: refused; workers run on, for 10 min at most"
     ]
     assert told.hear("server_back") == ["the rendezvous server is back"]
+    several = Told(group(nodes=(2, 2)))
+    several.hear("round_settled", **settled())
+    (line,) = several.hear("server_lost", reason="refused")
+    assert line.endswith("for 10 min at most, unless this node is cut off (rendezvous.on_isolation)")
+
+
+def test_a_lease_that_was_lost_is_told_once_with_what_it_cost_and_whose_fault_it_was() -> None:
+    told = Told()
+    why = "this agent was paused for 7.2 s"
+    assert told.hear("lease_late", lag_s=7.2, reason=why) == [
+        "the lease is renewed late: this agent was paused for 7.2 s"
+    ]
+    assert told.hear("fenced", lag_s=7.2, reason=why) == [
+        "this node's workers were killed, for others may soon start in their place: this agent was paused for 7.2 s"
+    ]
+    assert told.hear("lease_lost", reason=why) == []
+    assert told.hear("transition", **transition("HEALTHY", "DRAINING", "lease_lost", why)) == []
+    assert told.hear("lease_lost", number=2, reason="evicted") == ["this node's lease has lapsed: evicted"]
+    assert told.hear("transition", number=2, **transition("HEALTHY", "DRAINING", "lease_lost", "evicted")) == []
 
 
 def test_a_healthy_run_takes_three_lines() -> None:

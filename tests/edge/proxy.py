@@ -27,6 +27,7 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._deaf = contextlib.ExitStack()
         self.port = 0
         self.accepted = 0
         self.cuts = 0
@@ -53,6 +54,10 @@ class Proxy:
         """Reset every connection, and listen no longer, until `flow`."""
         self._do(self._refuse())
 
+    def part(self) -> None:
+        """Cut the cable: what is connected hears nothing, and connecting takes for ever, until `flow`."""
+        self._do(self._part())
+
     def cut(self, after: int) -> None:
         """Forward ``after`` bytes of the next reply and close that connection."""
         self._cut_after = after
@@ -68,6 +73,7 @@ class Proxy:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._do(self._refuse())
+        self._deaf.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -78,9 +84,17 @@ class Proxy:
     async def _flow(self) -> None:
         self._resetting, self._cut_after = False, None
         self._flowing.set()
+        self._deaf.close()
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
             self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _part(self) -> None:
+        self._flowing.clear()
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            self._deaf.enter_context(deaf_port(self.port))
 
     async def _reset(self) -> None:
         self._resetting = True
@@ -145,10 +159,11 @@ def _slam(writer: asyncio.StreamWriter) -> None:
 
 
 @contextmanager
-def deaf_port() -> Iterator[int]:
+def deaf_port(port: int = 0) -> Iterator[int]:
     """A port to which connecting takes for ever: its backlog is full, so the kernel drops what asks for more."""
     with socket.socket() as listener, contextlib.ExitStack() as stack:
-        listener.bind(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
         listener.listen(0)
         port = int(listener.getsockname()[1])
         for _ in range(4):
