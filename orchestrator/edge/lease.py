@@ -115,9 +115,9 @@ class LeaseKeeper:
         due_s = _now() + renewal_s(self._lease_s)
         while True:
             await self._turn(due_s)
-            claim, joins = self._claim(), self._joins
+            claim, joins, asked_s = self._claim(), self._joins, _now()
             reply = await self._ask(partial(self._store.renew, claim, within_s=patience_s(self._lease_s)))
-            due_s = self._answered_s + renewal_s(self._lease_s)
+            due_s = max(asked_s, self._answered_s) + renewal_s(self._lease_s)
             if isinstance(reply, Standing | Waiting) and reply.due_ms:
                 due_s = min(due_s, _now() + reply.due_ms / 1000)  # another's lease may end then
             if not isinstance(reply, Lapsed):

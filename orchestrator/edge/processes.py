@@ -30,7 +30,7 @@ from orchestrator.edge.guard.launch import GuardProcess, launch
 
 SERVER_HANDLE = 0  # workers' handles begin at 1
 HUNG_S = 5.0  # a guard that owes its answer for so long hangs, and is put to an end
-LATE_S = 0.2  # the same where it should have killed our workers: others may be starting in their place
+LATE_S = 0.3  # the same where it should have killed our workers: others may be starting in their place
 
 Will = tuple[Mapping[str, Any], Sequence[bytes]]
 WorkerEvent = Spawned | SpawnFailed | Exited

@@ -287,16 +287,36 @@ def test_a_disk_that_hangs_costs_no_lease_and_no_worker(world: World, tmp_path: 
         world.await_pulse(life.pid, 2 * LEASE_S)
     assert len(world.lives()) == 2
     assert [record["round"] for record in b.events("round_settled")] == [first]
-    for _ in range(2):
-        a.signal(signal.SIGTERM)
+    a.signal(signal.SIGTERM)
     records = [record for record in _read(journal) if record["event"] in ("lease_lost", "lease_late", "transition")]
     assert [record["event"] for record in records if record["event"] != "transition"] == []
     assert [record["to"] for record in records][:3] == ["RENDEZVOUS", "STARTING", "HEALTHY"]
-    assert a.wait() == 143
-    b.await_event("transition", to="CLOSING")
-    b.signal(signal.SIGTERM)
-    b.signal(signal.SIGTERM)
-    assert b.wait() == 143
+    assert (a.wait(), b.wait()) == (143, 143)
+
+
+def test_a_stop_keeps_its_grace_beyond_the_lease_while_the_lease_is_kept(nodes: Nodes, tmp_path: Path) -> None:
+    save = "lambda *_: (time.sleep(2.5), open(name, 'w').close(), os._exit(0))"
+    script = python(
+        "import os, signal, sys, time",
+        "name = '.'.join((sys.argv[1], os.environ['ORCHESTRATOR_ROUND'], os.environ['RANK']))",
+        f"signal.signal(signal.SIGTERM, {save})",
+        "open(f'ready.{os.environ[\"ORCHESTRATOR_ROUND\"]}', 'w').close()",
+        "while True: signal.pause()",
+    )
+    words = (*ELASTIC, *script, str(tmp_path / "saved"))
+    a = nodes.start("a", *words)
+    alone = in_round(a, 1)
+    until((a.directory / f"ready.{alone}").exists, "the worker is ready")
+    b = nodes.start("b", *words)
+    both = in_round(a, 2, after=alone)  # its workers were stopped for it, and took longer than a lease
+    assert (tmp_path / f"saved.{alone}.0").exists()
+    in_round(b, 2)
+    for run in (a, b):
+        until((run.directory / f"ready.{both}").exists, "the worker is ready")
+    a.signal(signal.SIGTERM)  # which ends the run for b, too
+    assert (a.wait(), b.wait()) == (143, 143)
+    assert {path.name for path in tmp_path.glob(f"saved.{both}.*")} == {f"saved.{both}.{rank}" for rank in (0, 1)}
+    assert a.events("fenced") + b.events("fenced") == []
 
 
 def test_a_disk_that_hangs_when_a_worker_has_died_holds_up_the_restart_for_a_moment_only(

@@ -75,7 +75,7 @@ class ServerDied:
 
 @dataclass(frozen=True, slots=True)
 class Fenced:
-    """The moment of the fence has passed without being extended: all workers have been killed, and none is started."""
+    """The moment of the fence has passed without being extended: all workers are being killed, and none is started."""
 
     at_s: float  # the moment, of CLOCK_BOOTTIME
 

@@ -154,8 +154,8 @@ class Guard:
 
     def _fall(self, at_s: float) -> None:
         """The lease has lapsed and nobody said otherwise: others may be starting in our place."""
+        self._emit({"op": "fenced", "at_s": at_s})  # first: very many trees take their time
         self._kill({"ids": [worker.id for worker in self._workers.all(servers=False)]})
-        self._emit({"op": "fenced", "at_s": at_s})
 
     def _keep_will(self, message: Message) -> None:
         self._will = message if message["addr"] else None
