@@ -71,7 +71,10 @@ def tolerance_s(lease_s: float) -> float:
 
 
 def fault(lag_s: float, busy_s: float, lease_s: float) -> str:
-    """What kept an agent from its lease, if it was itself: its lag, and how much of that it was computing. Else ""."""
+    """What kept an agent from its lease, if it was itself: its lag, and how much of that it was computing. Else "".
+
+    Who is paused computes nothing; who is busy may have to share the processor with many.
+    """
     if lag_s <= tolerance_s(lease_s):
         return ""
-    return f"this agent was {'busy' if busy_s > lag_s / 2 else 'paused'} for {lag_s:.1f} s"
+    return f"this agent was {'busy' if busy_s > lag_s / 10 else 'paused'} for {lag_s:.1f} s"

@@ -54,4 +54,4 @@ def test_a_pause_within_an_attempt_extends_nothing() -> None:
 def test_whoever_is_on_time_is_not_to_blame_and_computing_is_told_from_being_paused() -> None:
     assert fault(tolerance_s(5.0), 0.0, 5.0) == ""
     assert fault(7.2, 0.1, 5.0) == "this agent was paused for 7.2 s"
-    assert fault(7.2, 7.1, 5.0) == "this agent was busy for 7.2 s"
+    assert fault(7.2, 1.0, 5.0) == "this agent was busy for 7.2 s"
