@@ -66,15 +66,18 @@ def extended_s(attempt: Attempt, now_s: float, lease_s: float, on_isolation: OnI
 
 
 def tolerance_s(lease_s: float) -> float:
-    """By how much an agent may come late to its own renewals without a word."""
-    return lease_s / 10
+    """By how much an agent may turn late without a word; a machine with much to do delays everyone by a little."""
+    return max(lease_s / 10, 0.2)
 
 
-def fault(lag_s: float, busy_s: float, lease_s: float) -> str:
-    """What kept an agent from its lease, if it was itself: its lag, and how much of that it was computing. Else "".
+def lateness(lag_s: float, busy_s: float) -> str:
+    """What has kept an agent: its lag, and how much of that it was computing.
 
     Who is paused computes nothing; who is busy may have to share the processor with many.
     """
-    if lag_s <= tolerance_s(lease_s):
-        return ""
     return f"this agent was {'busy' if busy_s > lag_s / 10 else 'paused'} for {lag_s:.1f} s"
+
+
+def is_at_fault(lag_s: float, lease_s: float) -> bool:
+    """Whether an agent that has lost its lease had missed a renewal's turn by itself."""
+    return lag_s > renewal_s(lease_s)

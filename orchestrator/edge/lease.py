@@ -22,8 +22,9 @@ from orchestrator.core.lease import (
     Contact,
     OnAttempt,
     extended_s,
-    fault,
     fence_s,
+    is_at_fault,
+    lateness,
     patience_s,
     renewal_s,
     tolerance_s,
@@ -46,6 +47,8 @@ from orchestrator.core.specs import JobSpec
 from orchestrator.core.words import Event
 from orchestrator.edge.messages import Message, Post
 from orchestrator.edge.redis.group import GroupStore
+
+_PUNCTUAL = (0.0, "")
 
 R_co = TypeVar("R_co", covariant=True)
 Fence = Callable[[float | None], None]
@@ -93,7 +96,7 @@ class LeaseKeeper:
         self._beat_s = math.inf  # when this loop should turn next
         self._beat_cpu_s = 0.0
         self._late = False  # at its last turn
-        self._fault = ("", 0.0)  # our own, since the lease was prolonged last, and for how long
+        self._worst = _PUNCTUAL  # by how much we were late since the lease was prolonged last, and why
 
     # -- asking
 
@@ -124,7 +127,7 @@ class LeaseKeeper:
                 self._heard(claim, reply)
                 await self._ask(partial(self._store.publish, claim, within_s=patience_s(self._lease_s)))
             elif joins == self._joins:  # otherwise a join has overtaken the question
-                ours, _ = self._our_fault()
+                _, ours = self._our_fault()
                 self._heard(claim, Lapsed(f"{ours}; {reply.why}" if ours else reply.why))
 
     async def _turn(self, due_s: float) -> None:
@@ -148,7 +151,7 @@ class LeaseKeeper:
         reply = await ask(on_attempt=note)
         if _is_prolonged(reply):
             self._extend(fence_s(sent_s, self._lease_s))
-            self._fault = ("", 0.0)
+            self._worst = _PUNCTUAL
         elif isinstance(reply, Closed):
             self.release()  # no other round can begin: what is stopped has the time that it was promised
         return reply
@@ -178,7 +181,7 @@ class LeaseKeeper:
         """The guard has killed our workers, because nobody had prolonged the lease: it is as good as lost."""
         if not self._held or at_s <= self._over_s:
             return
-        ours, lag_s = self._our_fault()
+        lag_s, ours = self._our_fault()
         reason = ours or f"no answer from the server for {_now() - self._answered_s:.1f} s"
         self._log("fenced", reason=reason, lag_s=round(lag_s, 3))
         self._post(Message(event=Event.LEASE_LOST, reason=reason))
@@ -197,21 +200,22 @@ class LeaseKeeper:
             self._note_lag()
 
     def _note_lag(self) -> None:
-        reason, lag_s = self._lag()
-        if reason:
-            self._fault = (reason, lag_s)
-            if not self._late:  # told once, however long it stays so
+        lag_s, reason = self._lag()
+        late, self._late = self._late, lag_s > tolerance_s(self._lease_s)
+        if self._late:
+            self._worst = max(self._worst, (lag_s, reason))
+            if not late:  # told once, however long it stays so
                 self._log("lease_late", lag_s=round(lag_s, 3), reason=reason)
-        self._late = bool(reason)
 
-    def _lag(self) -> tuple[str, float]:
-        """What is wrong with the loop at this moment, if anything is, and by how much it turns late."""
+    def _lag(self) -> tuple[float, str]:
+        """By how much the loop turns late at this moment, and why."""
         lag_s = max(0.0, _now() - self._beat_s)
-        return fault(lag_s, time.thread_time() - self._beat_cpu_s, self._lease_s), lag_s
+        return lag_s, lateness(lag_s, time.thread_time() - self._beat_cpu_s)
 
-    def _our_fault(self) -> tuple[str, float]:
-        """What we have done to lose the lease, and for how long; empty if it was not us."""
-        return self._fault if self._fault[0] else self._lag()
+    def _our_fault(self) -> tuple[float, str]:
+        """By how much we were late at the most, and what we have done to lose the lease; empty if it was not us."""
+        lag_s, reason = max(self._worst, self._lag())
+        return lag_s, reason if is_at_fault(lag_s, self._lease_s) else ""
 
 
 def _is_prolonged(reply: object) -> bool:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.lease import Attempt, Contact, extended_s, fault, fence_s, patience_s, renewal_s, tolerance_s
+from orchestrator.core.lease import (
+    Attempt,
+    Contact,
+    extended_s,
+    fence_s,
+    is_at_fault,
+    lateness,
+    patience_s,
+    renewal_s,
+    tolerance_s,
+)
 from orchestrator.core.specs import OnIsolation
 
 LEASES = [1.0, 2.0, 5.0, 60.0, 3600.0]
@@ -51,7 +61,12 @@ def test_a_pause_within_an_attempt_extends_nothing() -> None:
     assert extended_s(away, 1000.0, 5.0, OnIsolation.STOP) == fence_s(2 * patience_s(5.0), 5.0)
 
 
-def test_whoever_is_on_time_is_not_to_blame_and_computing_is_told_from_being_paused() -> None:
-    assert fault(tolerance_s(5.0), 0.0, 5.0) == ""
-    assert fault(7.2, 0.1, 5.0) == "this agent was paused for 7.2 s"
-    assert fault(7.2, 1.0, 5.0) == "this agent was busy for 7.2 s"
+def test_computing_is_told_from_being_paused() -> None:
+    assert lateness(7.2, 0.1) == "this agent was paused for 7.2 s"
+    assert lateness(7.2, 1.0) == "this agent was busy for 7.2 s"
+
+
+@pytest.mark.parametrize("lease_s", LEASES)
+def test_whoever_has_missed_a_renewal_is_to_blame_and_not_whoever_was_a_little_late(lease_s: float) -> None:
+    assert is_at_fault(lease_s, lease_s)
+    assert not is_at_fault(tolerance_s(lease_s), lease_s)

@@ -21,7 +21,7 @@ from tests.edge.servers import Server
 
 pytestmark = pytest.mark.e2e
 
-LEASE_S = 1.0
+LEASE_S = 2.0
 ELASTIC = ("nodes=1:2", f"rendezvous.lease_s={LEASE_S}", "rendezvous.scale_up_s=0.1", "stop.grace_s=600")
 # A worker that says all the time that it runs, and since when; that of a deaf node obeys nothing but SIGKILL.
 PULSE = python(
@@ -88,15 +88,15 @@ class World:
             lambda: next((life for life in self.lives() if life.pid == pid), None), f"worker {pid} has a pulse"
         )
 
-    def await_pulse(self, pid: int, seconds: float) -> None:
-        """Wait until a worker has lived so long from now on."""
+    def await_pulse(self, seconds: float, *pids: int) -> None:
+        """Wait until workers have lived so long from now on."""
         since = time.clock_gettime(time.CLOCK_BOOTTIME)
 
         def lived() -> bool:
-            assert alive(pid), "the worker has been ended"
-            return any(life.pid == pid and life.last >= since + seconds for life in self.lives())
+            assert all(alive(pid) for pid in pids), "a worker has been ended"
+            return {life.pid for life in self.lives() if life.last >= since + seconds} >= set(pids)
 
-        until(lambda: lived() or None, f"worker {pid} lives on for {seconds:g} s")
+        until(lambda: lived() or None, f"workers {pids} live on for {seconds:g} s")
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_a_paused_agents_workers_are_gone_before_the_next_round_starts_and_no_to
     (lost,) = a.events("lease_lost")
     assert fenced["reason"] == lost["reason"]
     assert "this agent was paused for" in fenced["reason"]
-    assert fenced["lag_s"] > 0.1 * LEASE_S
+    assert fenced["lag_s"] > LEASE_S / 3
     (exited,) = a.events("worker_exited", round=first)
     assert (exited["signal"], exited["sent_by_us"]) == (signal.SIGKILL, True)
     assert nothing_was_charged(a, b)
@@ -166,7 +166,7 @@ def test_an_agent_that_is_cut_off_loses_its_workers_before_its_lease_and_comes_b
 
 
 def test_an_agent_that_stays_cut_off_ends_with_3(world: World) -> None:
-    a, b, first = world.start("rendezvous.join_timeout_s=2")
+    a, b, first = world.start("rendezvous.join_timeout_s=3")
     world.proxy.part()
     assert a.wait() == 3
     assert a.result["state"] == "FAILED"
@@ -180,7 +180,7 @@ def test_with_on_isolation_run_workers_run_on_until_their_agent_hears_that_its_l
     pid = world.of(a, first).pid
     world.proxy.part()
     alone = in_round(b, 1, after=first)
-    world.await_pulse(pid, LEASE_S)
+    world.await_pulse(LEASE_S, pid)
     assert a.events("fenced") == []
     world.proxy.flow()
     a.await_event("transition", to="DRAINING")
@@ -194,13 +194,12 @@ def test_an_only_node_is_fenced_by_nothing(world: World) -> None:
     pid = world.of(a, in_round(a, 1)).pid
     world.proxy.part()
     a.await_event("server_lost")
-    world.await_pulse(pid, 2 * LEASE_S)
     a.signal(signal.SIGSTOP)
-    world.await_pulse(pid, 2 * LEASE_S)
+    world.await_pulse(2 * LEASE_S, pid)
     a.signal(signal.SIGCONT)
     world.proxy.flow()
     a.await_event("server_back")
-    world.await_pulse(pid, LEASE_S)
+    world.await_pulse(LEASE_S, pid)
     assert (a.events("fenced"), a.events("lease_lost")) == ([], [])
     end(a)
 
@@ -210,8 +209,7 @@ def test_a_server_that_is_gone_costs_no_worker(world: World, server: Server, set
     a, b, first = world.start(f"rendezvous.on_isolation={setting}")
     pids = [world.of(run, first).pid for run in (a, b)]
     server.kill()
-    for pid in pids:
-        world.await_pulse(pid, 2 * LEASE_S)
+    world.await_pulse(2 * LEASE_S, *pids)
     assert a.events("fenced") + b.events("fenced") == []
     assert a.events("server_lost")
     assert b.events("server_lost")
@@ -223,18 +221,20 @@ def test_a_server_that_hangs_costs_no_worker(world: World, server: Server) -> No
     pids = [world.of(run, first).pid for run in (a, b)]
     assert server.process is not None
     server.process.send_signal(signal.SIGSTOP)
-    for pid in pids:
-        world.await_pulse(pid, 2 * LEASE_S)
+    world.await_pulse(2 * LEASE_S, *pids)
     server.process.send_signal(signal.SIGCONT)
-    for run, pid in zip((a, b), pids, strict=True):
+    for run in (a, b):
         run.await_event("server_back")
-        world.await_pulse(pid, LEASE_S)
+    world.await_pulse(LEASE_S, *pids)
+    for run in (a, b):
         assert (run.events("fenced"), run.events("lease_lost")) == ([], [])
     end(a, b)
 
 
 def test_a_busy_agent_is_told_as_its_own_fault(world: World, tmp_path: Path) -> None:
-    busy = "(lambda until: any(0 for _ in iter(lambda: t.monotonic() < until, False)))(t.monotonic() + 2.5)"
+    busy = (
+        f"(lambda until: any(0 for _ in iter(lambda: t.monotonic() < until, False)))(t.monotonic() + {1.5 * LEASE_S})"
+    )
     fault = patched(tmp_path, "agent", "Agent.forward", f"lambda *_, t=__import__('time'): {busy}")
     a, b, first = world.start(env=fault)
     a.signal(signal.SIGUSR1)
@@ -283,19 +283,20 @@ def test_a_disk_that_hangs_costs_no_lease_and_no_worker(world: World, tmp_path: 
     os.mkfifo(journal)  # whoever opens it waits until somebody reads
     a, b = world.start_each()
     first = in_round(b, 2)
-    for life in until(lambda: world.lives() if len(world.lives()) == 2 else None, "both workers have a pulse"):
-        world.await_pulse(life.pid, 2 * LEASE_S)
+    lives = until(lambda: world.lives() if len(world.lives()) == 2 else None, "both workers have a pulse")
+    world.await_pulse(2 * LEASE_S, *(life.pid for life in lives))
     assert len(world.lives()) == 2
     assert [record["round"] for record in b.events("round_settled")] == [first]
     a.signal(signal.SIGTERM)
-    records = [record for record in _read(journal) if record["event"] in ("lease_lost", "lease_late", "transition")]
-    assert [record["event"] for record in records if record["event"] != "transition"] == []
-    assert [record["to"] for record in records][:3] == ["RENDEZVOUS", "STARTING", "HEALTHY"]
+    records = _read(journal)
+    assert not any(record["event"] in ("fenced", "lease_lost") or record.get("lag_s", 0) > 1 for record in records)
+    moves = [record["to"] for record in records if record["event"] == "transition"]
+    assert moves[:3] == ["RENDEZVOUS", "STARTING", "HEALTHY"]
     assert (a.wait(), b.wait()) == (143, 143)
 
 
 def test_a_stop_keeps_its_grace_beyond_the_lease_while_the_lease_is_kept(nodes: Nodes, tmp_path: Path) -> None:
-    save = "lambda *_: (time.sleep(2.5), open(name, 'w').close(), os._exit(0))"
+    save = f"lambda *_: (time.sleep({1.2 * LEASE_S}), open(name, 'w').close(), os._exit(0))"
     script = python(
         "import os, signal, sys, time",
         "name = '.'.join((sys.argv[1], os.environ['ORCHESTRATOR_ROUND'], os.environ['RANK']))",
@@ -331,7 +332,8 @@ def test_a_disk_that_hangs_when_a_worker_has_died_holds_up_the_restart_for_a_mom
     assert (decided["cause"]["exit_code"], decided["cause"]["last_lines"]) == (5, [])
     in_round(a, 2, after=1)
     for run in (a, b):
-        assert (run.events("lease_lost"), run.events("lease_late"), run.events("fenced")) == ([], [], [])
+        assert (run.events("lease_lost"), run.events("fenced")) == ([], [])
+        assert not any(record["lag_s"] > 1 for record in run.events("lease_late"))
         run.signal(signal.SIGTERM)
     assert [run.wait() for run in (a, b)] == [143, 143]
 
