@@ -30,7 +30,7 @@ from orchestrator.edge.guard.launch import GuardProcess, launch
 
 SERVER_HANDLE = 0  # workers' handles begin at 1
 HUNG_S = 5.0  # a guard that owes its answer for so long hangs, and is put to an end
-LATE_S = 0.3  # the same where it should have killed our workers: others may be starting in their place
+LATE_S = 0.5  # the same where it should have killed our workers: others may be starting in their place
 
 Will = tuple[Mapping[str, Any], Sequence[bytes]]
 WorkerEvent = Spawned | SpawnFailed | Exited
@@ -96,7 +96,13 @@ class Processes:
 
     def _await_fall(self) -> None:
         """Now the guard should say that the fence has fallen. It is given a moment from here: we may have been late."""
-        self._alarm = asyncio.get_running_loop().call_later(LATE_S, self._kill_guard)
+        self._alarm = asyncio.get_running_loop().call_later(LATE_S, self._fell_unnoticed)
+
+    def _fell_unnoticed(self) -> None:
+        """It has not. That it is killed for it is the fence's doing: nobody's failure."""
+        if not self._lost and self._fence_s is not None:
+            self._kill_guard()
+            self.on_fenced(self._fence_s)
 
     def _kill_guard(self) -> None:
         """It hangs. Its death is its workers', too."""
