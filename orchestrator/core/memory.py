@@ -44,13 +44,14 @@ class Memory:
         """All our workers of the round have succeeded."""
         self._claim = replace(self._claim, succeeded=True)
 
-    def round_over(self) -> None:
-        """Our round has ended: there is nothing to give back any more."""
-        self._claim = replace(self._claim, seat=None)
+    def round_over(self, round_: int | None = None) -> None:
+        """Our round has ended: there is nothing to give back any more. Late word of an older ``round_`` is no news."""
+        if round_ is None or round_ == self._claim.round:
+            self._claim = replace(self._claim, seat=None)
 
     def restarting(self, restart: Restart, now_s: float) -> None:
         """Our round has ended by a restart; a charge for it is counted once, however often it is heard of."""
-        self.round_over()
+        self.round_over(restart.round)
         if not restart.charged or restart.round != self._claim.round:
             return
         before = self.claim(now_s).ledger

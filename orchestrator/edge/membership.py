@@ -177,7 +177,7 @@ class Membership:
             case Settled():
                 self._joining.settled.set()
             case Superseded():
-                self._memory.round_over()
+                self._memory.round_over(said.round)
                 self._mourn(said)
                 self._tell(Event.ROUND_SUPERSEDED, said.why, said.round)
             case Restart():

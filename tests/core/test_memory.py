@@ -1,0 +1,39 @@
+"""What an agent remembers of its group: claims do not go back."""
+
+from __future__ import annotations
+
+from orchestrator.core.memory import Memory
+from orchestrator.core.rendezvous import Restart, Seat
+
+
+def seat(number: int) -> Seat:
+    return Seat(
+        round=number,
+        token=1000 + number,
+        slot=0,
+        size=1,
+        base_rank=0,
+        world_size=1,
+        members_hash="",
+        master_addr="a",
+        master_port=1,
+        charged=0,
+        consecutive=0,
+    )
+
+
+def restart(number: int) -> Restart:
+    return Restart(round=number, charged=True, delay_ms=0, remaining=1)
+
+
+def test_late_word_of_an_older_round_takes_nothing_from_the_newer_one() -> None:
+    memory = Memory()
+    memory.seated(seat(1), 0.0)
+    memory.seated(seat(2), 1.0)
+    memory.round_over(1)
+    memory.restarting(restart(1), 1.0)
+    assert memory.claim(1.0).seat == seat(2), "it is to be given back to a server that forgets"
+    assert memory.charged == 0
+    memory.restarting(restart(2), 2.0)
+    assert memory.claim(2.0).seat is None
+    assert memory.charged == 1
