@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import assert_never
 
 from orchestrator.core.rendezvous import Bid, Claim, Closed, Held, JoinReply, Place, Refused, Seat, Waiting
@@ -17,6 +18,7 @@ from orchestrator.edge.network import ReservedPort
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.errors import RendezvousError
 
+Knows = Callable[[], Claim]  # what we know of the group by now: others may be heard of while we wait
 GRAIN_S = 0.05  # differences between two looks at a lease that mean nothing
 
 
@@ -36,7 +38,7 @@ class Joining:
         if self._port is not None:
             self._port.close()
 
-    async def enter(self, claim: Claim) -> Seat | Closed | Waiting:
+    async def enter(self, claim: Knows) -> Seat | Closed | Waiting:
         """Join the next round and wait for a seat in it, for word that we are to stand by, or for the end of the run.
 
         Raises RendezvousError.
@@ -47,7 +49,7 @@ class Joining:
         nproc = self._job.groups[0].worker.nproc
         bid = self._bid = Bid(nproc=nproc, addr=addr, port=self._port.number, hint=self._job.node.rank)
         self.settled.clear()
-        reply = await self._lease.join(bid, claim)
+        reply = await self._lease.join(bid, claim())
         full_since = time.monotonic()
         while not isinstance(reply, Seat | Closed):
             if isinstance(reply, Waiting) and reply.place is Place.STANDBY:
@@ -63,14 +65,14 @@ class Joining:
             reply = await self._wait(reply, bid, claim)
         return reply
 
-    async def stand_by(self, claim: Claim) -> Seat | Closed:
+    async def stand_by(self, claim: Knows) -> Seat | Closed:
         """Wait for a seat in any round to come, or for the end of the run: whoever stands by is never sent away."""
-        reply = await self._lease.seat(claim)
+        reply = await self._lease.seat(claim())
         while not isinstance(reply, Seat | Closed):
             reply = await self._wait(reply, self._bid, claim)
         return reply
 
-    async def _wait(self, reply: Waiting | Held | Refused, bid: Bid, claim: Claim) -> JoinReply:
+    async def _wait(self, reply: Waiting | Held | Refused, bid: Bid, claim: Knows) -> JoinReply:
         match reply:
             case Waiting():
                 try:
@@ -79,7 +81,7 @@ class Joining:
                 except TimeoutError:
                     pass  # due: our asking makes the server look again
                 self.settled.clear()
-                return await self._lease.seat(claim)
+                return await self._lease.seat(claim())
             case Held():
                 return await self._outwait(reply, bid, claim)
             case Refused():
@@ -87,7 +89,7 @@ class Joining:
             case _:
                 assert_never(reply)
 
-    async def _outwait(self, held: Held, bid: Bid, claim: Claim) -> JoinReply:
+    async def _outwait(self, held: Held, bid: Bid, claim: Knows) -> JoinReply:
         """Wait until the lease of whoever has our name ends. Ask often: a group that nobody asks prolongs its leases.
 
         For the same reason one prolongation proves nothing: the server gives every lease one when it was away.
@@ -96,7 +98,7 @@ class Joining:
         while True:
             left = max(0.0, ends - time.monotonic()) + GRAIN_S
             await asyncio.sleep(min(left, self._job.rendezvous.lease_s / 3))
-            answer = await self._lease.join(bid, claim)
+            answer = await self._lease.join(bid, claim())
             if not isinstance(answer, Held):
                 return answer
             now_ends = time.monotonic() + answer.ms_left / 1000

@@ -87,6 +87,9 @@ class Membership:
         """What we know of the group."""
         return self._memory.claim(time.monotonic())
 
+    def _knows(self) -> Claim:
+        return self.claim
+
     # -- joining
 
     async def join(self, visit: int) -> Message:
@@ -97,7 +100,7 @@ class Membership:
         await self._connect()
         try:
             async with asyncio.timeout_at(deadline):
-                reply = await self._joining.enter(self.claim)
+                reply = await self._joining.enter(self._knows)
         except TimeoutError as error:
             raise RendezvousError(
                 f"no round of at least {self._job.groups[0].min_nodes} nodes came together within {limit_s:g} s "
@@ -107,7 +110,7 @@ class Membership:
 
     async def stand_by(self, visit: int) -> Message:
         """Wait for a seat, however long it takes: a round stands without us."""
-        return self._placed(await self._joining.stand_by(self.claim), visit)
+        return self._placed(await self._joining.stand_by(self._knows), visit)
 
     def _placed(self, reply: Seat | Closed | Waiting, visit: int) -> Message:
         if isinstance(reply, Closed):

@@ -28,6 +28,7 @@ from orchestrator.core.rendezvous import (
     RenewReply,
     Restart,
     Seat,
+    Standing,
     Verdict,
     Waiting,
 )
@@ -124,6 +125,8 @@ class GroupStore:
         reply = replies.renew_reply(raw)
         if isinstance(reply, Lapsed):
             self._published = None
+        if claim.succeeded and isinstance(reply, Standing):  # a server that fell behind may not have heard of it
+            return await self.done(claim, within_s=within_s)
         return reply
 
     async def fail(self, claim: Claim, action: RuleAction, delay_s: float, consecutive: int, cause: Failure) -> Verdict:
@@ -135,11 +138,12 @@ class GroupStore:
         )
         return replies.verdict_reply(raw)
 
-    async def done(self, claim: Claim) -> Verdict:
+    async def done(self, claim: Claim, *, within_s: float | None = None) -> Verdict:
         """Report that all our workers of the claimed round succeeded; the last member to do so ends the run."""
         again = self._restart.kind is RestartKind.ALWAYS
         delay_s = backoff_delay_s(1, self._restart.backoff, random.random()) if again else 0.0
-        raw = await self._call_seated("done", claim, int(again), whole_ms(delay_s), *budget_words(self._restart.budget))
+        words = (int(again), whole_ms(delay_s), *budget_words(self._restart.budget))
+        raw = await self._call_seated("done", claim, *words, within_s=within_s)
         return replies.verdict_reply(raw)
 
     async def verdict(self, claim: Claim) -> Verdict:

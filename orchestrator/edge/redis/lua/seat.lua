@@ -6,9 +6,8 @@
 
 local function seat()
   if is('closed') then return closed() end
-  if not known() then return fate() end
-  prolong()
-  if seated() or waits() then return place() end
+  if known() then prolong() end
+  if known() and (seated() or waits()) then return place() end
   return {'lapsed', 'node ' .. name .. ' has not joined the coming round'}
 end
 

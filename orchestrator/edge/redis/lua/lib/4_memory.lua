@@ -20,7 +20,8 @@ local function heed()
   local high_round, high_token = num('high_round'), num('high_token')
   local newer = claim.round > round and claim.token > token
   if newer and claim.slot >= 0 and claim.round >= high_round and claim.token >= high_token then return enter_restoring() end
-  if not newer and claim.slot >= 0 then supersede('two servers had each gone on with this run', nil, true) end
+  if newer then supersede('the server had fallen behind', nil, true)
+  elseif claim.slot >= 0 then supersede('two servers had each gone on with this run', nil, true) end
   if claim.round > high_round or claim.token > high_token then
     keep('state', 'open')
     set('high_round', math.max(high_round, claim.round), 'high_token', math.max(high_token, claim.token))
