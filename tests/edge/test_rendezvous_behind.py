@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from orchestrator.core.memory import Memory
-from orchestrator.core.rendezvous import Closed, Place, Restoring, Seat, Standing, Superseded, Waiting
+from orchestrator.core.rendezvous import Closed, Lapsed, Place, Restoring, Seat, Standing, Superseded, Waiting
 from orchestrator.core.specs import RuleAction
 from orchestrator.core.words import Outcome
 from orchestrator.edge.redis.link import Link, Reply, Target
@@ -105,5 +105,19 @@ def test_a_success_is_told_again_to_a_server_that_had_not_heard_of_it(server: Se
             said = await b.store.done(b.claim)
             assert isinstance(said, Closed)
             assert said.outcome is Outcome.SUCCEEDED
+
+    asyncio.run(scenario())
+
+
+def test_rounds_of_one_number_and_one_token_but_other_members_are_two(server: Server) -> None:
+    async def scenario() -> None:
+        async with world(server) as run:
+            a, b = await run.seated("ab", (1, 2))
+            c = await run.member("c", (1, 2))  # from a server whose clock was behind, as was ours
+            c.claim = replace(a.claim, members_hash="0" * 40, seat=None)
+            assert isinstance(await c.store.renew(c.claim), Lapsed)
+            said = await b.store.renew(b.claim)
+            assert isinstance(said, Superseded)
+            assert said.why == "two servers had each gone on with this run"
 
     asyncio.run(scenario())

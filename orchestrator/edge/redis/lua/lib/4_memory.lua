@@ -1,7 +1,7 @@
 -- memory: what a server that has lost its memory, or has never had it, learns from the claims of those who call.
 --
--- A round is known by its number and its token. In one history both grow together; where they do not, two servers have
--- gone on from a common past, and neither's round can stand.
+-- A round is known by its number, its token and its members. In one history the first two grow together; where they do not,
+-- or where the members are others, two servers have gone on from a common past, and neither's round can stand.
 
 -- Go back to the claimed round, which nobody here knows: its members bring their seats, or it ends in two leases' time.
 local function enter_restoring()
@@ -15,7 +15,7 @@ end
 local function heed()
   if claim.round == 0 or is('closed') then return end
   local round, token = num('round'), num('token')
-  if claim.round == round and claim.token == token then return end
+  if claim.round == round and claim.token == token and (claim.slot < 0 or claim.hash == get('hash')) then return end
   if claim.round < round and claim.token < token then return end -- stale, which its own command will be told
   local high_round, high_token = num('high_round'), num('high_token')
   local newer = claim.round > round and claim.token > token
@@ -29,7 +29,9 @@ local function heed()
 end
 
 -- Whether the caller claims a seat in the round that stands here, or stood here last.
-local function claims_seat() return claim.slot >= 0 and claim.round == num('round') and claim.token == num('token') end
+local function claims_seat()
+  return claim.slot >= 0 and claim.round == num('round') and claim.token == num('token') and claim.hash == get('hash')
+end
 
 -- Take a member of the round that is being restored as one again, with the seat that it says it had.
 local function readmit(base_rank)
