@@ -240,29 +240,26 @@ class Membership:
         self._hear(await self._store.done(self.claim))
 
     async def decision(self, visit: int) -> Message:
-        """What became of our round. It has ended already, or is about to: whoever ended it tells the stream."""
-        while True:
-            verdict = await self._store.verdict(self.claim)
-            match verdict:
-                case Standing():
-                    await asyncio.sleep(min(verdict.due_ms / 1000, self._job.rendezvous.lease_s / 3))
-                case Restart():
-                    self._backoff_ends = time.monotonic() + verdict.delay_ms / 1000
-                    self._memory.restarting(verdict, time.monotonic())
-                    self._log_decision(verdict)
-                    return Message(event=Event.RESTART_DECIDED, reason=verdict.reason, visit=visit)
-                case Superseded():
-                    self._mourn(verdict)
-                    return Message(event=Event.ROUND_SUPERSEDED, reason=verdict.why, visit=visit)
-                case Lapsed():
-                    return Message(event=Event.LEASE_LOST, reason=verdict.why, visit=visit)
-                case Restoring():  # our workers are gone, so we have no round to give back
-                    reason = "the server has lost its memory, and what it had decided"
-                    return Message(event=Event.LEASE_LOST, reason=reason, visit=visit)
-                case Closed():
-                    return self.closed(verdict)
-                case _:
-                    assert_never(verdict)
+        """What became of our round. It has ended: who is asked last is the server, after all that was reported."""
+        verdict = await self._store.verdict(self.claim)
+        match verdict:
+            case Restart():
+                self._backoff_ends = time.monotonic() + verdict.delay_ms / 1000
+                self._memory.restarting(verdict, time.monotonic())
+                self._log_decision(verdict)
+                return Message(event=Event.RESTART_DECIDED, reason=verdict.reason, visit=visit)
+            case Superseded():
+                self._mourn(verdict)
+                return Message(event=Event.ROUND_SUPERSEDED, reason=verdict.why, visit=visit)
+            case Lapsed():
+                return Message(event=Event.LEASE_LOST, reason=verdict.why, visit=visit)
+            case Standing() | Restoring():  # our workers are gone, so we have no round to go on with, or to give back
+                reason = "the server has lost its memory, or a part of it, and what it had decided"
+                return Message(event=Event.LEASE_LOST, reason=reason, visit=visit)
+            case Closed():
+                return self.closed(verdict)
+            case _:
+                assert_never(verdict)
 
     async def wait_backoff(self) -> None:
         """Wait until the decided delay is over."""
