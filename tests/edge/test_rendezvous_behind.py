@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from orchestrator.core.memory import Memory
-from orchestrator.core.rendezvous import Closed, Lapsed, Place, Restoring, Seat, Standing, Superseded, Waiting
+from orchestrator.core.rendezvous import Closed, Lapsed, Place, Restart, Restoring, Seat, Standing, Superseded, Waiting
 from orchestrator.core.specs import RuleAction
 from orchestrator.core.words import Outcome
 from orchestrator.edge.redis.link import Link, Reply, Target
@@ -119,5 +119,25 @@ def test_rounds_of_one_number_and_one_token_but_other_members_are_two(server: Se
             said = await b.store.renew(b.claim)
             assert isinstance(said, Superseded)
             assert said.why == "two servers had each gone on with this run"
+
+    asyncio.run(scenario())
+
+
+def test_who_waits_is_not_given_the_seat_that_it_has_left_and_its_charge_is_not_forgotten(server: Server) -> None:
+    async def scenario() -> None:
+        async with world(server) as run:
+            a, b = await run.seated("ab", (2, 2))
+            replica = Replica(run)
+            memory = Memory()
+            memory.seated(await a.seat(), 0.0)
+            said = await a.store.fail(memory.claim(0.0), RuleAction.RETRY, 0, 1, failure())
+            assert isinstance(said, Restart)
+            memory.restarting(said, 0.0)
+            a.claim = memory.claim(0.0)
+            assert isinstance(await a.join(), Waiting)
+            replica.take_over()
+            assert isinstance(await a.ask(), Waiting)
+            seats = await asyncio.gather(a.seat(), b.sit())
+            assert [(seat.round, seat.charged) for seat in seats] == [(2, 1), (2, 1)]
 
     asyncio.run(scenario())

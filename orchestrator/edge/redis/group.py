@@ -110,10 +110,14 @@ class GroupStore:
     async def seat(self, claim: Claim, *, on_attempt: OnAttempt | None = None) -> JoinReply:
         """What has become of the join. A server that has forgotten it is told again."""
         reply = replies.seat_reply(await self._call("seat", claim, on_attempt=on_attempt))
-        if not isinstance(reply, Lapsed):
+        over = claim.slot >= 0 and claim.seat is None  # the round of our last seat, which this server may still have
+        if isinstance(reply, Lapsed):
+            self._published = None  # what the server has forgotten may be everything
+        elif not (over and isinstance(reply, Seat) and reply.token == claim.token):
             return reply
-        self._published = None  # what the server has forgotten may be everything
-        return Refused(reply.why) if self._bid is None else await self.join(self._bid, claim, on_attempt=on_attempt)
+        if self._bid is None:
+            return Refused(reply.why) if isinstance(reply, Lapsed) else reply
+        return await self.join(self._bid, claim, on_attempt=on_attempt)
 
     async def renew(
         self, claim: Claim, *, within_s: float | None = None, on_attempt: OnAttempt | None = None
