@@ -87,6 +87,7 @@ class Agent:
     lane_due: float = 0.0
     keeper_due: float = NEVER
     end: str = ""
+    stops_in_s: float = 0.0  # what its workers take when they are stopped next
     _round: int = 0  # messages about another one are stale; 0 while joining
     _outwaits: bool = False
     _full_since: float | None = None
@@ -95,10 +96,6 @@ class Agent:
     @property
     def claim(self) -> Claim:
         return self.memory.claim(self.now_s())
-
-    @property
-    def over(self) -> bool:
-        return self.phase is Phase.OVER
 
     def next_due(self) -> tuple[float, str]:
         """When it will do something by itself, and with which hand."""
@@ -123,11 +120,12 @@ class Agent:
             self.lane = None
         self.phase, self.lane_due = phase, due
         if phase is Phase.JOINING:
-            self._round, self.lane_due = 0, self.now_s()
+            self._round, self.lane_due = 0, self.now_s() + self.stops_in_s
+            self.stops_in_s = 0.0
             self._outwaits, self._full_since, self._prolonged = False, None, None
         if phase is Phase.DECIDING:
             self.lane_due = self.now_s()
-        if phase is Phase.OVER:
+        elif phase is Phase.OVER:
             self.keeper_due = NEVER
 
     def stop(self) -> None:
@@ -158,7 +156,7 @@ class Agent:
 
     async def listen(self) -> None:
         """Hear what stands in the stream."""
-        if not self.store._joined.is_set() or self.over:
+        if not self.store._joined.is_set() or self.phase is Phase.OVER:
             return
         with contextlib.suppress(QuietError):
             async for notice in self.store.notices():

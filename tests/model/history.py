@@ -73,6 +73,7 @@ class History:
     charged: int = 0
     last_at: int | None = None
     restoring: tuple[int, int] | None = None  # the token of the round that is being restored, and since when
+    enough: tuple[int, int] | None = None  # the round that ended, and since when MIN wait for the next
     spoke: dict[str, int] = field(default_factory=dict)  # nonce -> when its lease was last prolonged
     arrived: dict[str, int] = field(default_factory=dict)  # nonce -> how many had joined before it began to wait
     arrivals: int = 0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.model.agent import Agent
 
 SEVERITY = {"retry_free": 1, "retry": 2}
-UNPAID = ("two servers had", "node ")  # ends that nobody is known to be interrupted by
+UNPAID = ("two servers had", "the server had fallen behind")  # ends that nobody is known to be interrupted by
 
 
 class Oracle:
@@ -59,6 +59,8 @@ class Oracle:
         last = self.history.last_at
         if last is not None and command.at < last:
             self.history.clock_set = True
+            if self.history.enough is not None:
+                self.history.enough = (self.history.enough[0], command.at)
             if self.history.restoring is not None:
                 self.history.restoring = (self.history.restoring[0], command.at)
 
@@ -105,8 +107,21 @@ class Oracle:
             else:
                 self._unchanged(known, after)
         self._restoring(command, after)
+        self._patience(command, after)
         for name in after.seats if after.state == "settled" else ():
             self.history.arrived.pop(after.nonces.get(name, ""), None)
+
+    def _patience(self, command: Command, after: Seen) -> None:
+        """Once MIN are in, the others are waited for, but not for ever."""
+        if after.state != "open" or len(after.waiting) < self.rules.minimum:
+            self.history.enough = None
+            return
+        number, since = self.history.enough or (-1, 0)
+        if number != after.round:
+            self.history.enough = (after.round, command.at)
+            return
+        latest = max(since, after.number("end_until")) + self.rules.last_call_s * 10_000
+        self.must(command.at < latest, f"{after.waiting} wait for {after.absent} since {since}")
 
     def _settled(self, command: Command, before: Seen, after: Seen) -> None:
         rules, history = self.rules, self.history
@@ -202,7 +217,7 @@ class Oracle:
             lost = after.group.get("end_lost", "").split("\t") if after.ended[1] == "superseded" else ()
             reported = {name for name in lost if (before.key, name) in history.reported}
             self.must(not reported or before.state != "settled", f"{reported} had reported, and are no loss")
-            if before.state == "settled" and not why.startswith(UNPAID[0]):
+            if before.state == "settled" and not why.startswith(UNPAID):
                 history.free.append(command.at)
                 self._within(rules.free, history.free, command.at, "restart.free")
 

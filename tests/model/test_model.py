@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
-from hypothesis import Phase as Phases
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
@@ -22,6 +21,7 @@ from tests.model.virtual import Fate, finish
 from tests.model.world import World
 
 EFFORT = float(os.environ.get("ORCHESTRATOR_MODEL_EXAMPLES", "1"))  # multiplies the examples
+RANDOM = os.environ.get("ORCHESTRATOR_MODEL_RANDOM") == "1"  # other paths each time
 DAY_MS, BOUND_MS = 86_400_000, 240_000
 NAMES = st.sampled_from("abcde")
 PICK = st.integers(0, 11)
@@ -134,6 +134,13 @@ class Model(RuleBasedStateMachine):
                 self.world.turn(agent, "lane")
         self.world.run(span_ms)
 
+    @rule(pick=PICK, after_s=st.sampled_from([0.5, 5.0, 30.0]), span_ms=SPAN)
+    def be_slow(self, pick: int, after_s: float, span_ms: int) -> None:
+        """A member goes on renewing, but its workers take their time to stop."""
+        if (agent := self.some(pick, Phase.RUNNING, Phase.FINISHING)) is not None:
+            agent.stops_in_s = after_s
+        self.world.run(span_ms)
+
     @rule(pick=PICK, span_ms=SPAN)
     def leave(self, pick: int, span_ms: int) -> None:
         if not self.few() and (agent := self.some(pick)) is not None:
@@ -242,13 +249,14 @@ def hold(machine: type[RuleBasedStateMachine], examples: int, steps: int) -> Non
             max_examples=max(1, round(examples * EFFORT)),
             stateful_step_count=steps,
             deadline=None,
-            derandomize=os.environ.get("ORCHESTRATOR_MODEL_RANDOM") != "1",
+            derandomize=not RANDOM,
             database=None,
-            phases=(Phases.generate, Phases.shrink)[: 2 - (os.environ.get("NOSHRINK") == "1")],
             suppress_health_check=list(HealthCheck),
         ),
     )
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(max(120, 400 * EFFORT))
 def test_promises_hold_on_every_path(url: str) -> None:
-    hold(type("ModelHere", (Model,), {"url": url}), examples=400, steps=40)
+    hold(type("ModelHere", (Model,), {"url": url}), examples=400, steps=30)

@@ -153,7 +153,7 @@ class World:
         self._sweep()
 
     def _sweep(self) -> None:
-        self.agents = [agent for agent in self.agents if not agent.over]
+        self.agents = [agent for agent in self.agents if agent.phase is not Phase.OVER]
 
     # -- time
 
