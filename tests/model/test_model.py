@@ -217,8 +217,10 @@ class Model(RuleBasedStateMachine):
             self.world.oracle.history.clock_set = True
         self.world.run(span_ms)
 
-    @rule(span_ms=SPAN)
-    def forget(self, span_ms: int) -> None:
+    @rule(newcomer=st.none() | NAMES, span_ms=SPAN)
+    def forget(self, newcomer: str | None, span_ms: int) -> None:
+        if newcomer is not None and len(self.world.agents) < 7:
+            self.world.spawn(newcomer)
         self.world.forget()
         self.world.run(span_ms)
 
