@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from orchestrator.core.address import Address
 from orchestrator.core.memory import Memory
 from orchestrator.core.rendezvous import Closed, Lapsed, Place, Restart, Restoring, Seat, Standing, Superseded, Waiting
 from orchestrator.core.specs import RuleAction
 from orchestrator.core.words import Outcome
-from orchestrator.edge.redis.link import Link, Reply, Target
+from orchestrator.edge.redis.link import Link
+from orchestrator.edge.redis.resp import Reply
+from orchestrator.edge.redis.route import Route
 from orchestrator.edge.redis.scripts import group_keys
 from tests.edge import servers
 from tests.edge.servers import PATIENCE_S, Server, World, failure, world
@@ -22,11 +25,11 @@ class Replica:
 
     def __init__(self, run: World) -> None:
         self._keys = group_keys(run.run_id, "r")
-        self._target = Target.from_url(run.server.url)
+        self._address = Address.from_url(run.server.url)
         self._values = {key: self._ask("DUMP", key) for key in self._keys}
 
     def _ask(self, *words: str | bytes | int) -> Reply:
-        link = Link(self._target, PATIENCE_S)
+        link = Link.to_server(Route(self._address), PATIENCE_S)
         try:
             return link.ask(*words, within_s=PATIENCE_S)
         finally:

@@ -261,7 +261,8 @@ class Agent:
         self.keeper_due = self.now_s() + wait_s
         if isinstance(reply, Waiting) and not reply.due_ms:
             self._seat_is_ready()
-        if asked == self.claim:
+        now = self.claim
+        if (asked.round, asked.token, asked.slot) == (now.round, now.token, now.slot):
             self._hear(reply)
 
     def _seat_is_ready(self) -> None:

@@ -37,13 +37,13 @@ def test_what_is_sent_is_productions_but_for_the_clock(server: Server) -> None:
     async def production() -> None:
         connection = Connection.from_url(server.url)
         await connection.open(PATIENCE_S)
-        ask = connection._commands.ask
+        ask = connection._commands.first_known
 
-        async def recorded(*words: str | int) -> object:
-            real.append(words)
-            return await ask(*words)
+        async def recorded(*commands: Words, within_s: float | None = None) -> object:
+            real.extend(commands)
+            return await ask(*commands, within_s=within_s)
 
-        connection._commands.ask = recorded  # type: ignore[method-assign]  # to see what goes over the wire
+        connection._commands.first_known = recorded  # type: ignore[method-assign,assignment]  # to see what is sent
         agent.store._connection = connection
         await agent.store.join(agent.bid, Claim())
         await connection.close()

@@ -11,9 +11,12 @@ from collections.abc import Callable, Coroutine, Generator, Sequence
 from enum import Enum, auto
 from typing import Any, TypeVar
 
-from orchestrator.edge.redis.address import Address
+from orchestrator.core.address import Address
+from orchestrator.core.lease import OnAttempt
 from orchestrator.edge.redis.connection import Connection, Entry, _entries
-from orchestrator.edge.redis.link import Link, Reply, ServerError, Target
+from orchestrator.edge.redis.link import Link
+from orchestrator.edge.redis.resp import Reply, ServerError
+from orchestrator.edge.redis.route import Route
 from orchestrator.edge.redis.scripts import Script
 
 PATIENCE_S = 20.0
@@ -70,14 +73,22 @@ class VirtualConnection(Connection):
         self, url: str, now_ms: Callable[[], int], on_reply: Callable[[str, tuple[str | int, ...], object], None]
     ) -> None:
         super().__init__(Address.from_url(url))
-        self._link = Link(Target.from_url(url), PATIENCE_S)
+        self._link = Link.to_server(Route(self.address), PATIENCE_S)
         self._now_ms = now_ms
         self._on_reply = on_reply
         self._shas: dict[str, str] = {}
         self.texts: dict[str, str] = {}  # what the server was given to execute
         self.sent: tuple[str | int, ...] = ()  # the last command
 
-    async def call(self, script: Script, keys: Sequence[str], args: Sequence[str | int]) -> object:
+    async def call(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[str | int],
+        *,
+        within_s: float | None = None,
+        on_attempt: OnAttempt | None = None,
+    ) -> object:
         """Execute a command when the world lets it go."""
         while True:
             fate = await Gate()
