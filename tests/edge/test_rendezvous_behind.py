@@ -144,3 +144,20 @@ def test_who_waits_is_not_given_the_seat_that_it_has_left_and_its_charge_is_not_
             assert [(seat.round, seat.charged) for seat in seats] == [(2, 1), (2, 1)]
 
     asyncio.run(scenario())
+
+
+def test_what_a_caller_knows_is_heeded_before_anything_falls_due(server: Server) -> None:
+    async def scenario() -> None:
+        async with world(server) as run:
+            a = await run.member("a", (1, 2), last_call_s=0.05)
+            assert isinstance(await a.join(), Waiting)
+            replica = Replica(run)  # it is about to settle round 1
+            first = await a.seat()
+            replica.take_over()
+            await asyncio.sleep(0.1)  # the last call is over when a speaks again
+            a.claim = replace(a.claim, slot=-1, seat=None)
+            await a.store.renew(a.claim)
+            second = await a.seat()
+            assert (second.round, second.token > first.token) == (2, True)
+
+    asyncio.run(scenario())

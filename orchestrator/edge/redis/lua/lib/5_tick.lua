@@ -12,7 +12,8 @@ local function rewind()
   end
 end
 
--- The start of every command. Leases never lapse together because the server was away or its clock was set.
+-- The start of every command. Leases never lapse together because the server was away or its clock was set; and nothing
+-- falls due before the caller's claim is heeded, for what it knows may have been forgotten here.
 local function tick()
   if get('state') and not is('closed') then
     local last = num('last_ms')
@@ -20,10 +21,12 @@ local function tick()
     if now < last or now - last > lease_ms * 2 / 3 then
       for _, member in ipairs(call('ZRANGE', LEASES, 0, -1)) do write('ZADD', LEASES, now + lease_ms, member) end
     end
+  end
+  heed()
+  if get('state') and not is('closed') then
     lose(call('ZRANGEBYSCORE', LEASES, '-inf', now))
     progress()
   end
-  heed()
 end
 
 -- In how many ms the caller should come again: to renew, or because something falls due before that.
