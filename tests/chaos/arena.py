@@ -32,7 +32,9 @@ TIMES = (f"rendezvous.lease_s={LEASE_S:g}", "rendezvous.last_call_s=0.2", "rende
 class Arena:
     """One run on one server; every agent has a directory of its own, named NODE.N."""
 
-    def __init__(self, directory: Path, hosts: Hosts, server: HostedServer, nodes: tuple[int, int], budget: int) -> None:
+    def __init__(
+        self, directory: Path, hosts: Hosts, server: HostedServer, nodes: tuple[int, int], budget: int
+    ) -> None:
         self.directory, self.hosts, self.server = directory, hosts, server
         self.nodes, self.budget = nodes, budget
         self.witnesses = directory / "witnesses"

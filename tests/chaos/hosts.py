@@ -157,7 +157,9 @@ class Hosts:
 
 def _existing(mark: str) -> list[str]:
     directory = Path("/run/netns")
-    return [entry.name for entry in directory.iterdir() if entry.name.startswith(f"{mark}-")] if directory.is_dir() else []
+    return (
+        [entry.name for entry in directory.iterdir() if entry.name.startswith(f"{mark}-")] if directory.is_dir() else []
+    )
 
 
 def _sweep() -> None:

@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def progress(evidence: Evidence) -> Findings:
         if numbers != sorted(set(numbers)):
             yield f"rounds only grow: {launch.directory.name} was in {numbers}"
     charged = [(number, seats[0][1]["charged"]) for number, seats in evidence.seats.items()]
-    for (_, before), (number, after) in zip(charged, charged[1:], strict=False):
+    for (_, before), (number, after) in pairwise(charged):
         if after < before:
             yield f"charged restarts never fall: round {number} has {after}, the one before it had {before}"
 
@@ -159,13 +160,13 @@ def tokens(evidence: Evidence) -> Findings:
         if len(found) > 1:
             yield f"members agree on the token: round {number}: {found}"
     flat = [(number, token) for number, found in sorted(by_round.items()) for token in found]
-    for (before, old), (number, new) in zip(flat, flat[1:], strict=False):
+    for (before, old), (number, new) in pairwise(flat):
         if number > before and new <= old:
             yield f"tokens only grow: round {number} has {new}, round {before} had {old}"
 
 
 def environments(evidence: Evidence) -> Findings:
-    """What workers were told is what their agents have in the journal, the same for all, and each rank is there once."""
+    """Workers were told what their agents have in the journal, all the same, and each rank is there once."""
     shared = ("WORLD_SIZE", "GROUP_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
     by_token: defaultdict[int, list[Witness]] = defaultdict(list)
     for worker in evidence.workers:
@@ -202,8 +203,9 @@ def one_round_at_a_time(evidence: Evidence) -> Findings:
     for _, workers in sorted(by_token.items()):
         first = min(workers, key=lambda worker: worker.began_s)
         if before is not None and before.last_s > first.began_s:
+            late_s = before.last_s - first.began_s
             yield (
-                f"one round at a time: {before} of round {before.round} still ran {before.last_s - first.began_s:.3f} s "
+                f"one round at a time: {before} of round {before.round} still ran {late_s:.3f} s "
                 f"after {first} of round {first.round} had started"
             )
         longest = max(workers, key=lambda worker: worker.last_s)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.arena import LEASE_S, Arena, arena
+from tests.chaos.arena import LEASE_S, arena
 from tests.chaos.hosts import Host, needs_hosts
 from tests.chaos.oracle import FENCED
 from tests.e2e.harness import Launch
