@@ -20,7 +20,6 @@ from orchestrator.core.specs import (
     LogsKind,
     LogsSpec,
     NodeSpec,
-    RestartPolicy,
     StopPolicy,
     WorkerSpec,
 )
@@ -40,7 +39,7 @@ class LightAgent:
 
     def __init__(self, job: JobSpec, connection: Connection, store: GroupStore) -> None:
         self.name = job.node.name
-        self.connection = connection
+        self.connection, self.store = connection, store
         self.membership = Membership(job, connection, store, self.hear, lambda *_, **__: None)
         self.seats: list[Seat] = []
         self.ending: Ending | None = None
@@ -62,6 +61,10 @@ class LightAgent:
     def begin(self) -> None:
         """Take part from now on."""
         self._life = asyncio.create_task(self._live(), name=self.name)
+
+    def again(self) -> None:
+        """Join the next round: ours is over, as we know ourselves."""
+        self._over.set()
 
     async def die(self) -> None:
         """Be gone without a word."""
@@ -127,22 +130,26 @@ class Crowd:
         self.agents: list[LightAgent] = []
 
     async def agent(
-        self, name: str, nodes: tuple[int, int], *, restart: RestartPolicy = RESTART, **durations: float
+        self,
+        name: str,
+        nodes: tuple[int, int],
+        *,
+        url: str | None = None,
+        **durations: float,
     ) -> LightAgent:
-        """A new agent, connected, that has not joined yet."""
-        connection = self.world.connection(grace_s=durations.get("server_grace_s", 10.0))
+        """A new agent that has not joined yet; ``url``, if it shall not go to the server straight away."""
+        connection = self.world.connection(url)
         member = await self.world.member(
             name,
             nodes,
             connection=connection,
-            restart=restart,
             **durations,  # type: ignore[arg-type]  # only the durations are varied
         )
         job = JobSpec(
             run_id=self.world.run_id,
             run_dir="",
             node=NodeSpec(name=name, addr="127.0.0.1"),
-            groups=(_group(nodes, restart),),
+            groups=(_group(nodes),),
             rendezvous=replace(RENDEZVOUS, **durations),  # type: ignore[arg-type]  # only the durations are varied
             stop=StopPolicy(signal=15, grace_s=0, kill_wait_s=0),
             logs=LogsSpec(kind=LogsKind.INHERIT, dir="", prefix=""),
@@ -154,9 +161,9 @@ class Crowd:
         await asyncio.gather(*(agent.die() for agent in self.agents))
 
 
-def _group(nodes: tuple[int, int], restart: RestartPolicy) -> GroupSpec:
+def _group(nodes: tuple[int, int]) -> GroupSpec:
     worker = WorkerSpec(cmd=(), nproc=1)
-    return GroupSpec(role="r", min_nodes=nodes[0], max_nodes=nodes[1], worker=worker, restart=restart)
+    return GroupSpec(role="r", min_nodes=nodes[0], max_nodes=nodes[1], worker=worker, restart=RESTART)
 
 
 @asynccontextmanager
