@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.core.table import build
+from orchestrator.edge.redis.scripts import group_keys
 from tests.chaos import oracle
 from tests.chaos.hosts import HostedServer, Hosts
 from tests.core.specs import group
@@ -85,7 +86,8 @@ class Arena:
         return [launch for launch in self.launches if launch.process.poll() is None]
 
     def settled(self, *agents: Launch, after: int = 0, patience_s: float = PATIENCE_S) -> int:
-        """Wait until these, or all that run, are HEALTHY in one round of theirs alone, later than ``after``."""
+        """Wait until these, or all that run, are HEALTHY in one round of theirs alone, later than ``after``, and the
+        server knows of no other."""
 
         def found() -> int | None:
             those = agents or tuple(self.up)
@@ -93,12 +95,17 @@ class Arena:
             if len(rounds) != 1 or (number := rounds.pop()) is None or number <= after:
                 return None
             nodes = {r["nodes"] for launch in those for r in launch.events("round_settled", round=number)}
-            return number if nodes == {len(those)} else None
+            return number if nodes == {len(those)} and self._stands(number) else None
 
         try:
             return until(found, "a round of all that run", patience_s, pause_s=0.02)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.shown()}") from None
+
+    def _stands(self, number: int) -> bool:
+        """Whether the server holds this round to be settled."""
+        said = self.server.say("HMGET", group_keys(RUN_ID, "default")[0], "state", "round").split()
+        return said[2::2] == [b"settled", str(number).encode()]
 
     def kill(self, launch: Launch) -> None:
         """SIGKILL an agent."""

@@ -39,7 +39,10 @@ class Trio:
         early = command in ("join", "seat")
         if early:
             self.cutter.arm(command, step, deadly=deadly)
-        for agent in (self.m, self.a, self.b):
+        self.m.begin()
+        if command == "seat":  # who joins last has its seat at once, and need not ask
+            await when(self.m.store._joined.is_set)
+        for agent in (self.a, self.b):
             agent.begin()
         if not early:
             await together([self.m, self.a, self.b])
