@@ -113,6 +113,13 @@ class Arena:
         launch.signal(signal.SIGKILL)
         launch.process.wait()
 
+    def kill_with_guard(self, launch: Launch) -> None:
+        """SIGKILL an agent and its guard, so that neither sees the other's end."""
+        launch.signal(signal.SIGSTOP)
+        if (pid := guard_of(launch)) is not None:
+            os.kill(pid, signal.SIGKILL)
+        self.kill(launch)
+
     # -- the end
 
     def stop(self) -> list[int]:
@@ -152,6 +159,14 @@ class Arena:
         for launch in self.launches:
             launch.end()
         until(lambda: not marked(self._mark), "nothing is left running", 5)
+
+
+def guard_of(launch: Launch) -> int | None:
+    """The pid of an agent's guard; None before it has one, and between two."""
+    try:
+        return launch.guard_pid()
+    except (OSError, StopIteration):
+        return None
 
 
 def _healthy_in(launch: Launch) -> int | None:
