@@ -97,10 +97,7 @@ class Arena:
             nodes = {r["nodes"] for launch in those for r in launch.events("round_settled", round=number)}
             return number if nodes == {len(those)} and self._stands(number) else None
 
-        try:
-            return until(found, "a round of all that run", patience_s, pause_s=0.02)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.shown()}") from None
+        return until(found, "a round of all that run", patience_s, pause_s=0.02)
 
     def _stands(self, number: int) -> bool:
         """Whether the server holds this round to be settled."""
@@ -141,17 +138,14 @@ class Arena:
         evidence = oracle.Evidence(
             self.launches, self.witnesses, table, self.nodes, self.budget, self.killed, overlaps=overlaps
         )
-        try:
-            oracle.verify(evidence, *oracle.keys(self.server.local_url, RUN_ID))
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.shown()}") from None
+        oracle.verify(evidence, *oracle.keys(self.server.local_url, RUN_ID))
 
     def shown(self) -> str:
         """The history, and where every agent is."""
         where = []
         for launch in self.launches:
-            moves = [f"{r['on']}→{r['to']}" for r in launch.events("transition")][-6:]
-            where.append(f"{launch.directory.name} ({launch.process.poll()}): {' '.join(moves)} {launch.stderr[-300:]}")
+            moves = [f"{r['round']}:{r['on']}→{r['to']}" for r in launch.events("transition")][-8:]
+            where.append(f"{launch.directory.name} ({launch.process.poll()}): {' '.join(moves)}")
         return "\n".join(("what was done:", *self.history, "where they are:", *where))
 
     def clear(self) -> None:
@@ -186,6 +180,8 @@ def arena(
         try:
             server.start()
             yield made
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{made.shown()}") from error
         finally:
             made.clear()
             server.stop()

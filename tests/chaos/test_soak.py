@@ -148,13 +148,15 @@ class Churn:
             self.rest()
 
     def drain(self) -> None:
+        """Of members only: the wish is for the agent that holds the name, which may be the one that has just died."""
+        self.rest()
         if self.spare():
             launch = self.someone()
             done = self.run.ctl("drain", node_of(launch))
             self.run.note(f"drain {launch.directory.name}: {done.stdout.strip() or done.stderr.strip()}")
             if done.returncode == 0:
                 self.ours.add(launch)
-                assert launch.wait() == 0, self.run.shown()
+                assert launch.wait() == 0, f"{launch.directory.name}, drained"
 
     def wish_restart(self) -> None:
         done = self.run.ctl("restart")
