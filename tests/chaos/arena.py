@@ -104,6 +104,11 @@ class Arena:
         said = self.server.say("HMGET", group_keys(RUN_ID, "default")[0], "state", "round").split()
         return said[2::2] == [b"settled", str(number).encode()]
 
+    def beats(self, number: int, for_s: float) -> bool:
+        """Whether workers of this round, or of a later one, have run for so long."""
+        workers = oracle.witnesses(self.witnesses)
+        return any(worker.round >= number and worker.last_s - worker.began_s >= for_s for worker in workers)
+
     def kill(self, launch: Launch) -> None:
         """SIGKILL an agent."""
         self.killed.append(launch)

@@ -101,8 +101,12 @@ class LightAgent:
                 await self._over.wait()
             self.membership.unwatch()
 
+    async def _seat(self) -> Message:
+        message = await self.membership.join(0)
+        return await self.membership.stand_by(0) if message.event is Event.STOOD_BY else message
+
     async def _join(self) -> None:
-        self._joining = asyncio.create_task(self.membership.join(0))
+        self._joining = asyncio.create_task(self._seat())
         try:
             await asyncio.wait([self._joining])
         finally:

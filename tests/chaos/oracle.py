@@ -26,9 +26,6 @@ FENCED = False
 """Whether a paused or cut-off agent's workers are gone before the next round starts (DESIGN 5.3). Until the guard holds
 the fence, rounds may run at the same time after such a fault, and the oracle does not look."""
 
-RESTORED = False
-"""Whether a server without memory restores the round of those who come back, unchanged (DESIGN 5.5)."""
-
 SENSIBLE = {0, 1, 3, 75, 130, 143}  # exit codes; 70 is a bug of ours, and 2 one of the test
 Record = dict[str, Any]
 
@@ -69,6 +66,12 @@ class Witness:
         return f"rank {self.told['RANK']} on {self.node} (pid {self.told['pid']})"
 
 
+def witnesses(directory: Path) -> list[Witness]:
+    """All workers that have written something."""
+    files = [path for path in sorted(directory.iterdir()) if path.name != "end"]
+    return [worker for path in files if (worker := Witness.of(path)) is not None]
+
+
 @dataclass
 class Evidence:
     """All that is left of a run. ``killed`` are the agents that were killed, and could not say an end."""
@@ -84,8 +87,7 @@ class Evidence:
     seats: dict[int, list[tuple[str, Record]]] = field(default_factory=dict)  # round -> who says what of it
 
     def __post_init__(self) -> None:
-        files = [path for path in sorted(self.witnesses.iterdir()) if path.name != "end"]
-        self.workers = [worker for path in files if (worker := Witness.of(path)) is not None]
+        self.workers = witnesses(self.witnesses)
         seats: defaultdict[int, list[tuple[str, Record]]] = defaultdict(list)
         for launch in self.launches:
             for record in launch.events("round_settled"):

@@ -134,18 +134,13 @@ class Churn:
         os.kill(self.run.server.process.pid, signal.SIGCONT)
 
     def restart_server(self) -> None:
-        """What only one agent knows dies with it, so nobody is harmed while the server learns anew."""
         keeps = self.draw.random() < 0.5
-        if not keeps:
-            self.rest()
         self.run.note(f"restart the server {'with' if keeps else 'without'} its data")
         self.run.server.kill()
         self.some_time(0.0, 1.5 * LEASE_S)
         if not keeps:
             self.run.server.forget()
         self.run.server.start()
-        if not keeps:
-            self.rest()
 
     def drain(self) -> None:
         """Of members only: the wish is for the agent that holds the name, which may be the one that has just died."""
