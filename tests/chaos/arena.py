@@ -95,14 +95,15 @@ class Arena:
             if len(rounds) != 1 or (number := rounds.pop()) is None or number <= after:
                 return None
             nodes = {r["nodes"] for launch in those for r in launch.events("round_settled", round=number)}
-            return number if nodes == {len(those)} and self._stands(number) else None
+            return number if nodes == {len(those)} and self.known_round("settled") == number else None
 
         return until(found, "a round of all that run", patience_s, pause_s=0.02)
 
-    def _stands(self, number: int) -> bool:
-        """Whether the server holds this round to be settled."""
+    def known_round(self, state: str = "") -> int:
+        """The newest round that the server knows of, in this state if one is given; else 0."""
         said = self.server.say("HMGET", group_keys(RUN_ID, "default")[0], "state", "round").split()
-        return said[2::2] == [b"settled", str(number).encode()]
+        states, rounds = said[2:3], said[4:5]
+        return int(rounds[0]) if rounds and state.encode() in (b"", *states) else 0
 
     def beats(self, number: int, for_s: float) -> bool:
         """Whether workers of this round, or of a later one, have run for so long."""
