@@ -19,7 +19,8 @@ from tests.edge.servers import PATIENCE_S, Server, World, failure, world
 server = servers.server
 
 COMMANDS = ("join", "seat", "renew", "fail", "done", "verdict", "leave", "close")
-LEASE_S = 0.6
+LEASE_S = 1.0
+LONG_S = 3.0  # where nobody's lease may run out
 SLACK_S = 0.2 + 0.5  # DESIGN 5's, and what a busy machine may take for a moment
 STOPPED = Ending(outcome=Outcome.STOPPED, exit_code=143, reason="it says so")
 
@@ -30,10 +31,10 @@ class Trio:
     def __init__(self, group: Crowd, cutter: Scissors) -> None:
         self.group, self.cutter = group, cutter
 
-    async def meet(self, command: str, step: Step, *, deadly: bool) -> None:
+    async def meet(self, command: str, step: Step, *, deadly: bool, lease_s: float) -> None:
         """All are in the first round, or on their way to it, and the scissors are armed."""
         self.m, self.a, self.b = [
-            await self.group.agent(name, (2, 3), url=url, lease_s=LEASE_S, last_call_s=0.1, scale_up_s=0.1)
+            await self.group.agent(name, (2, 3), url=url, lease_s=lease_s, last_call_s=0.1, scale_up_s=0.1)
             for name, url in {"m": self.cutter.url, "a": None, "b": None}.items()
         ]
         early = command in ("join", "seat")
@@ -80,7 +81,7 @@ async def trio(run: World, stack: AsyncExitStack) -> Trio:
 async def dies(server: Server, command: str, step: Step) -> None:
     async with world(server) as run, AsyncExitStack() as stack:
         three = await trio(run, stack)
-        await three.meet(command, step, deadly=True)
+        await three.meet(command, step, deadly=True, lease_s=LEASE_S)
         saying = asyncio.create_task(three.say(command))
         async with asyncio.timeout(PATIENCE_S):
             await three.cutter.cut.wait()
@@ -107,7 +108,7 @@ async def dies(server: Server, command: str, step: Step) -> None:
 async def loses_its_connection(server: Server, command: str, step: Step) -> None:
     async with world(server) as run, AsyncExitStack() as stack:
         three = await trio(run, stack)
-        await three.meet(command, step, deadly=False)
+        await three.meet(command, step, deadly=False, lease_s=LONG_S)
         await three.say(command)
         async with asyncio.timeout(PATIENCE_S):
             await three.cutter.cut.wait()
