@@ -20,7 +20,7 @@ server = servers.server
 
 COMMANDS = ("join", "seat", "renew", "fail", "done", "verdict", "leave", "close")
 LEASE_S = 1.0
-LONG_S = 3.0  # where nobody's lease may run out
+LONG_S = 3.0  # where nobody's lease, and no last call, may run out
 SLACK_S = 0.2 + 0.5  # DESIGN 5's, and what a busy machine may take for a moment
 STOPPED = Ending(outcome=Outcome.STOPPED, exit_code=143, reason="it says so")
 
@@ -34,7 +34,9 @@ class Trio:
     async def meet(self, command: str, step: Step, *, deadly: bool, lease_s: float) -> None:
         """All are in the first round, or on their way to it, and the scissors are armed."""
         self.m, self.a, self.b = [
-            await self.group.agent(name, (2, 3), url=url, lease_s=lease_s, last_call_s=0.1, scale_up_s=0.1)
+            await self.group.agent(
+                name, (2, 3), url=url, lease_s=lease_s, last_call_s=0.1 * lease_s if deadly else lease_s, scale_up_s=0.1
+            )
             for name, url in {"m": self.cutter.url, "a": None, "b": None}.items()
         ]
         early = command in ("join", "seat")
