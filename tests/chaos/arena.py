@@ -137,13 +137,11 @@ class Arena:
         command = [sys.executable, "-m", "orchestrator.cli.ctl", verb, *words, self.server.local_url, RUN_ID]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    def verify(self, *, overlaps: bool = oracle.FENCED) -> None:
+    def verify(self) -> None:
         """Have everything judged, once all has ended."""
         until(lambda: not marked(self._mark), "nothing is left running", 5)
         table = build(group(nodes=self.nodes, budget=self.budget))
-        evidence = oracle.Evidence(
-            self.launches, self.witnesses, table, self.nodes, self.budget, self.killed, overlaps=overlaps
-        )
+        evidence = oracle.Evidence(self.launches, self.witnesses, table, self.nodes, self.budget, self.killed)
         oracle.verify(evidence, *oracle.keys(self.server.local_url, RUN_ID))
 
     def shown(self) -> str:

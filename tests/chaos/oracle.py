@@ -22,10 +22,6 @@ from orchestrator.core.words import FINAL, Event, Outcome, State
 from orchestrator.errors import IllegalEvent
 from tests.e2e.harness import Launch
 
-FENCED = False
-"""Whether a paused or cut-off agent's workers are gone before the next round starts (DESIGN 5.3). Until the guard holds
-the fence, rounds may run at the same time after such a fault, and the oracle does not look."""
-
 SENSIBLE = {0, 1, 3, 75, 130, 143}  # exit codes; 70 is a bug of ours, and 2 one of the test
 Record = dict[str, Any]
 
@@ -82,7 +78,6 @@ class Evidence:
     nodes: tuple[int, int]
     budget: int
     killed: Sequence[Launch] = ()
-    overlaps: bool = FENCED  # whether to judge that no two rounds ran at the same time
     workers: list[Witness] = field(default_factory=list)
     seats: dict[int, list[tuple[str, Record]]] = field(default_factory=dict)  # round -> who says what of it
 
@@ -196,8 +191,6 @@ def environments(evidence: Evidence) -> Findings:
 
 def one_round_at_a_time(evidence: Evidence) -> Findings:
     """The last worker of a round is gone before the first of a later one starts, on whatever nodes."""
-    if not evidence.overlaps:
-        return
     by_token: defaultdict[int, list[Witness]] = defaultdict(list)
     for worker in evidence.workers:
         by_token[worker.token].append(worker)

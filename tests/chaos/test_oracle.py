@@ -118,7 +118,7 @@ class Scene:
             head = {key: value for key, value in worker.items() if key != "last_ns"}
             (self.directory / name).write_text(f"{json.dumps(head)}\n{worker['last_ns']:020d}\n")
         table = build(group(nodes=(2, 2), budget=1))
-        oracle.verify(oracle.Evidence([self.a, self.b], self.directory, table, (2, 2), 1, overlaps=True))
+        oracle.verify(oracle.Evidence([self.a, self.b], self.directory, table, (2, 2), 1))
 
 
 SPOILT: dict[str, tuple[Callable[[Scene], object], str]] = {
