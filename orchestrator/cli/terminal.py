@@ -191,7 +191,7 @@ def _problem(event: str, record: Mapping[str, Any], job: JobSpec) -> Line | None
     lost = record.get("dropped")
     text = {
         "server_lost": f"the rendezvous server does not answer{because}; {_meanwhile(record, job)}",
-        "member_lost": f"lost node {record.get('member', '?')}{because}",
+        "member_lost": str(record.get("reason") or "a node was lost"),  # it names them
         "lease_lost": f"this node's lease has lapsed{because}",
         "fenced": f"this node's workers were killed, for others may soon start in their place{because}",
         "lease_late": f"the lease is renewed late{because}",

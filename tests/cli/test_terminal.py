@@ -148,7 +148,7 @@ def test_a_round_that_ends_without_a_failure_says_why_once(on: str, line: str) -
 
 def test_a_lost_member_that_was_named_is_not_named_again() -> None:
     told = Told()
-    assert told.hear("member_lost", member="b", reason="its lease lapsed") == ["lost node b: its lease lapsed"]
+    assert told.hear("member_lost", members=["b"], reason="lost node b") == ["lost node b"]
     change = transition("HEALTHY", "DRAINING", "round_superseded", "lost node b")
     assert told.hear("transition", **change) == []
 

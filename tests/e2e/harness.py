@@ -30,24 +30,30 @@ def python(*lines: str) -> tuple[str, ...]:
     return ("--", sys.executable, "-c", "\n".join(lines))
 
 
-def until(what: Callable[[], T | None], why: str, patience_s: float = PATIENCE_S) -> T:
+def until(what: Callable[[], T | None], why: str, patience_s: float = PATIENCE_S, pause_s: float = 0.005) -> T:
     """Wait until ``what()`` is true, and return it."""
     deadline = time.monotonic() + patience_s
     while not (found := what()):
         assert time.monotonic() < deadline, f"waited {patience_s:g} s in vain: {why}"
-        time.sleep(0.005)
+        time.sleep(pause_s)
     return found
 
 
 class Launch:
     """One `orchestrate` process, in a directory of its own."""
 
-    def __init__(self, directory: Path, arguments: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        arguments: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        wrap: Sequence[str] = (),  # what is put before the command, such as `nsenter`, and keeps the pid
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.run_dir = directory / "run"
         self.out, self.err = directory / "stdout", directory / "stderr"
-        command = [sys.executable, "-m", "orchestrator", f"hydra.run.dir={self.run_dir}", *arguments]
+        command = [*wrap, sys.executable, "-m", "orchestrator", f"hydra.run.dir={self.run_dir}", *arguments]
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(
                 command,
