@@ -11,6 +11,7 @@ import functools
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -175,14 +176,22 @@ class HostedServer(Server):
 
     def __init__(self, host: Host, *options: str) -> None:
         listen = ("--port", str(PORT), "--bind", host.addr, "--protected-mode", "no")
-        super().__init__(REDIS or find_server(), *listen, "--appendonly", "yes", *options)
+        memory = "/dev/shm" if Path("/dev/shm").is_dir() else "/tmp"  # a slow disk is not what is tested
+        self._data = tempfile.mkdtemp(prefix="orch-test-", dir=memory)
+        keep = ("--dir", self._data, "--appendonly", "yes", "--appendfsync", "no")
+        super().__init__(REDIS or find_server(), *listen, *keep, *options)
         self._argv = [*host.wrap, *self._argv]
         self.local_url = self.url
         self.url = f"redis://{host.addr}:{PORT}/0"
 
     def forget(self) -> None:
         """Lose all data; it must not run."""
-        shutil.rmtree(Path(self.directory, "appendonlydir"), ignore_errors=True)
+        shutil.rmtree(Path(self._data, "appendonlydir"))
+
+    def stop(self) -> None:
+        """End it, and with it its data."""
+        super().stop()
+        shutil.rmtree(self._data, ignore_errors=True)
 
     def start(self) -> None:
         """Start, and be ready: data that is read back is there."""

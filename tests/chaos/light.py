@@ -154,7 +154,7 @@ class Crowd:
             run_dir="",
             node=NodeSpec(name=name, addr="127.0.0.1"),
             groups=(_group(nodes),),
-            rendezvous=replace(RENDEZVOUS, **durations),  # type: ignore[arg-type]  # only the durations are varied
+            rendezvous=replace(RENDEZVOUS, join_timeout_s=60, **durations),  # type: ignore[arg-type]  # only the durations are varied
             stop=StopPolicy(signal=15, grace_s=0, kill_wait_s=0),
             logs=LogsSpec(kind=LogsKind.INHERIT, dir="", prefix=""),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 
 import pytest
@@ -11,6 +12,7 @@ from orchestrator.core.result import Ending
 from orchestrator.core.specs import RuleAction
 from orchestrator.core.words import Outcome
 from orchestrator.edge.redis.scripts import script
+from tests.chaos.lag import lag
 from tests.chaos.light import Crowd, LightAgent, crowd, together, when
 from tests.chaos.scissors import Scissors, Step, scissors
 from tests.edge import servers
@@ -100,8 +102,9 @@ async def dies(server: Server, command: str, step: Step) -> None:
             assert [len(agent.seats) for agent in (a, b)] == [1, 1]
             return
         if command not in ("join", "seat"):
-            await when(lambda: all(agent.seat is None or agent.seat.round > 1 for agent in (a, b)))
-            assert asyncio.get_running_loop().time() - (three.cutter.cut_at or 0) <= LEASE_S + SLACK_S
+            with lag() as machine:
+                await when(lambda: all(agent.seat is None or agent.seat.round > 1 for agent in (a, b)))
+                assert time.monotonic() - (three.cutter.cut_at or 0) <= LEASE_S + SLACK_S + 3 * machine.s
         await together([a, b])
         assert {agent.seats[-1].charged for agent in (a, b)} == {int(command == "fail" and gone)}
         await three.finish([a, b])
