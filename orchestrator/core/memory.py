@@ -30,8 +30,11 @@ class Memory:
 
     def seated(self, seat: Seat, now_s: float) -> None:
         """We have a seat in a new round."""
+        known = self.claim(now_s).ledger
         self.seat, self._heard_s = seat, now_s
-        self._claim = replace(seat.claim(), charged=max(seat.charged, self._claim.charged))
+        self._claim = replace(
+            seat.claim(), charged=max(seat.charged, self._claim.charged), ledger=known.united(seat.ledger)
+        )
 
     def waiting(self, waiting: Waiting) -> None:
         """We wait, and hear of the last round that was settled."""

@@ -13,6 +13,8 @@ from typing import Any
 
 from orchestrator.core.words import Outcome
 
+CHARGES_KEPT = 100  # as many as `lua/lib` shows
+
 
 @dataclass(frozen=True, slots=True)
 class Charge:
@@ -36,6 +38,14 @@ class Ledger:
         """The same after ``by_ms``."""
         aged = tuple(Charge(charge.round, charge.age_ms + by_ms) for charge in self.charges)
         return replace(self, charges=aged)
+
+    def united(self, other: Ledger) -> Ledger:
+        """What both know, the newest charges first; what was forgiven according to either is forgotten."""
+        if self.forgiven != other.forgiven:
+            return max(self, other, key=lambda ledger: ledger.forgiven)
+        known = {charge.round for charge in other.charges}
+        both = (*other.charges, *(charge for charge in self.charges if charge.round not in known))
+        return replace(self, charges=tuple(sorted(both, key=lambda charge: charge.age_ms)[:CHARGES_KEPT]))
 
     def charged(self, round_: int) -> Ledger:
         """The same with a charge for the end of a round, which is charged once, however often it is heard of."""

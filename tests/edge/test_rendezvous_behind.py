@@ -161,3 +161,18 @@ def test_what_a_caller_knows_is_heeded_before_anything_falls_due(server: Server)
             assert (second.round, second.token > first.token) == (2, True)
 
     asyncio.run(scenario())
+
+
+def test_charges_that_a_claim_tells_of_count_before_the_next_round_is_settled(server: Server) -> None:
+    async def scenario() -> None:
+        async with world(server) as run:
+            a = await run.member("a", (1, 1))
+            first = await a.sit()
+            a.claim = replace(a.claim, charged=2, seat=None)  # heard of on another server, which is no more
+            await a.store.verdict(a.claim)
+            await a.store.leave(a.claim, "gone")
+            b = await run.member("b", (1, 1))
+            second = await b.sit()
+            assert (first.charged, second.charged) == (0, 2)
+
+    asyncio.run(scenario())

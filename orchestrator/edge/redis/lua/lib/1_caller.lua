@@ -71,8 +71,8 @@ end
 
 -- The group's record is read once; long texts, and what few commands need, only when it is asked for.
 local KEPT = {
-  'state', 'round', 'token', 'size', 'hash', 'charged', 'forgiven', 'high_round', 'high_token', 'end_round', 'end_until', 'end_delay',
-  'last_ms', 'touched_ms', 'last_join', 'last_joiner', 'min_at', 'scale_at', 'restore_until', 'why',
+  'state', 'round', 'token', 'size', 'hash', 'charged', 'forgiven', 'high_round', 'high_token', 'last_ms', 'touched_ms',
+  'end_round', 'end_until', 'end_delay', 'last_join', 'last_joiner', 'min_at', 'scale_at', 'restore_until', 'why',
 }
 local record = {}
 for i, value in ipairs(call('HMGET', GROUP, unpack(KEPT))) do record[KEPT[i]] = value end

@@ -7,7 +7,7 @@
 local function enter_restoring()
   write('DEL', SEATS, SLOTS, DONE, ABSENT, BACK)
   set('state', 'restoring', 'round', claim.round, 'token', claim.token, 'size', claim.size, 'hash', claim.hash,
-    'charged', math.max(num('charged'), claim.charged), 'restore_until', now + 2 * lease_ms)
+    'restore_until', now + 2 * lease_ms)
   unset('why', 'scale_at', 'min_at', 'last_joiner')
 end
 
