@@ -55,6 +55,7 @@ class Command:
     token: int
     slot: int
     hash: str
+    charged: int
     at: int  # ms, on the server's clock
     reply: object
 
@@ -71,6 +72,7 @@ class History:
     round: int = 0  # the highest that this server was told of or has made
     token: int = 0
     charged: int = 0
+    told: int = 0  # charged restarts, by the claims of commands
     last_at: int | None = None
     restoring: tuple[int, int] | None = None  # the token of the round that is being restored, and since when
     enough: tuple[int, int] | None = None  # the round that ended, and since when MIN wait for the next

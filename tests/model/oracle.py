@@ -33,7 +33,7 @@ class Oracle:
         self.reported: dict[Key, set[str]] = {}  # who reported success, to whatever server
         self.broken = False
         self.may_repeat = False  # a server without memory and with a clock that lags can make a token again
-        self.known: dict[str, tuple[int, int]] = {}  # nonce -> newest round and token that the agent was given
+        self.knew: dict[str, tuple[int, set[int]]] = {}  # nonce -> forgiven, and rounds whose charges the agent knows
 
     def must(self, holds: object, what: str) -> None:
         """Fail unless it holds."""
@@ -72,6 +72,7 @@ class Oracle:
         if not before.outcome:
             self.history.round = max(self.history.round, command.round)
             self.history.token = max(self.history.token, command.token)
+            self.history.told = max(self.history.told, command.charged)
 
     def _leases(self, command: Command, before: Seen, after: Seen) -> None:
         """Nobody is dropped before its lease is over, or for the server's fault, and nobody is kept beyond it."""
@@ -107,17 +108,18 @@ class Oracle:
             else:
                 self._unchanged(known, after)
         self._restoring(command, after)
-        self._patience(command, after)
+        self._patience(command, before, after)
         for name in after.seats if after.state == "settled" else ():
             self.history.arrived.pop(after.nonces.get(name, ""), None)
 
-    def _patience(self, command: Command, after: Seen) -> None:
+    def _patience(self, command: Command, before: Seen, after: Seen) -> None:
         """Once MIN are in, the others are waited for, but not for ever."""
         if after.state != "open" or len(after.waiting) < self.rules.minimum:
             self.history.enough = None
             return
         number, since = self.history.enough or (-1, 0)
-        if number != after.round:
+        still = [name for name in after.waiting if before.nonces.get(name) == after.nonces[name]]
+        if number != after.round or len(still) < self.rules.minimum:
             self.history.enough = (after.round, command.at)
             return
         latest = max(since, after.number("end_until")) + self.rules.last_call_s * 10_000
@@ -142,6 +144,8 @@ class Oracle:
             roll += f"{name}\t{self.nproc[after.nonces[name]]}\n"
         self.must(after.number("world") == ranks, f"world size {after.group['world']} of {ranks}")
         self.must(after.group["hash"] == hashlib.sha1(roll.encode()).hexdigest(), "the hash is the members'")
+        told = after.number("seat_paid") >= history.told
+        self.must(told, f"{after.group['seat_paid']} charged restarts, of {history.told} that were told of")
         self._seating(before, after)
         addr = f"addr-{after.nonces[names[0]]}"
         self.must(after.group["addr"] == addr, f"the master is slot 0's, not {after.group['addr']}")
@@ -251,6 +255,9 @@ class Oracle:
     def told(self, agent: Agent, said: object, now: Seen) -> None:
         """An agent hears something."""
         claim = agent.claim
+        ours, before = {charge.round for charge in claim.ledger.charges}, self.knew.get(agent.nonce, (0, set()))
+        self.must(before[0] != claim.ledger.forgiven or before[1] <= ours, f"{agent.name} knew of {before}, now {ours}")
+        self.knew[agent.nonce] = claim.ledger.forgiven, ours
         if isinstance(said, Seat):
             known = self.book.get((said.token, said.members_hash))
             self.must(known, f"a seat in a round that never was: {said}")
@@ -265,12 +272,10 @@ class Oracle:
                 or (said.round > claim.round and said.token > claim.token),
                 f"{agent.name} was in {claim.round}/{claim.token}, and is given {said.round}/{said.token}",
             )
+            known_to_all = self.history.whole
             self.must(
-                said.charged >= agent.memory.charged, f"{agent.name} knew of more charges: {agent.memory.charged}"
+                said.charged >= claim.charged or not known_to_all, f"{agent.name} knew of {claim.charged} charges"
             )
-            if self.rules.budget.per_s is None and claim.ledger.forgiven == said.ledger.forgiven:
-                ours, theirs = ({charge.round for charge in one.charges} for one in (claim.ledger, said.ledger))
-                self.must(ours <= theirs, f"{agent.name} knew of the charges {ours}, the group of {theirs}")
         elif isinstance(said, Waiting):
             self.must(said.due_ms >= 0, "due is in the future")
         elif isinstance(said, Standing) and now.state == "settled":

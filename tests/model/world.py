@@ -215,9 +215,18 @@ class World:
         if name == "job":  # only looks
             return
         before, self.now = self.now, self._peek()
-        node, nonce, number, token, slot, _, members = args[:7]
+        node, nonce, number, token, slot, _, members, charged = args[:8]
         command = Command(
-            name, str(node), str(nonce), int(number), int(token), int(slot), str(members), self.server_ms, reply
+            name,
+            str(node),
+            str(nonce),
+            int(number),
+            int(token),
+            int(slot),
+            str(members),
+            int(charged),
+            self.server_ms,
+            reply,
         )
         self.oracle.executed(command, before, self.now)
         self.true_ms += self.pace_ms
