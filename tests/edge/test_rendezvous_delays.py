@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from orchestrator.core.rendezvous import Restart, Standing, Superseded, Waiting
+from orchestrator.core.publication import Publication
+from orchestrator.core.rendezvous import Restart, Seat, Standing, Superseded, Waiting
 from orchestrator.core.specs import Budget, RuleAction
+from orchestrator.core.status import WishKind
+from orchestrator.edge.redis.control import RunControl
 from orchestrator.edge.redis.scripts import KEY_NAMES, group_keys
 from tests.edge import servers
 from tests.edge.servers import RESTART, Server, eventually, failure, world
@@ -78,5 +81,19 @@ def test_durations_and_budgets_without_end_are_taken_as_very_long(server: Server
             assert verdict.delay_ms > 10**11
             assert verdict.remaining is not None
             assert verdict.remaining > 10**14
+
+    asyncio.run(scenario())
+
+
+def test_patience_with_survivors_begins_with_the_wish_that_ended_their_round(server: Server) -> None:
+    async def scenario() -> None:
+        async with world(server) as run:
+            run.publication = Publication({"role": "r", "nodes": 1}, {})
+            await run.seated("a", (1, 1), last_call_s=0.05)
+            spare = await run.member("b", (1, 1), spares=1, last_call_s=0.05)
+            await spare.join()
+            await RunControl(spare.store._connection, run.run_id).wish(WishKind.RESTART)
+            await asyncio.sleep(0.5)  # ten last calls, in which nobody says anything
+            assert isinstance(await spare.ask(), Seat), "and a has not come"
 
     asyncio.run(scenario())

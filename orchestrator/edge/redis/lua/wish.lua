@@ -18,6 +18,7 @@ end
 local function renew_round(why)
   if not free_left() then return {'refused', 'restart.free is spent (' .. free_max .. ' uncharged restarts)'} end
   supersede(why)
+  progress() -- who waits, and for how long, begins now
   return granted()
 end
 
