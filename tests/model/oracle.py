@@ -103,7 +103,8 @@ class Oracle:
             self.history.arrived.setdefault(command.nonce, self.history.arrivals)
         if after.state == "settled":
             known = self.book.get(after.key)
-            if known is None or known.number != after.round:
+            again = self.may_repeat and known is not None and known.addr != after.group.get("addr")
+            if known is None or known.number != after.round or again:
                 self._settled(command, before, after)
             else:
                 self._unchanged(known, after)
