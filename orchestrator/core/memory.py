@@ -40,7 +40,13 @@ class Memory:
         """We wait, and hear of the last round that was settled."""
         if waiting.round > self._claim.round and waiting.token > self._claim.token:
             self._claim = replace(
-                self._claim, round=waiting.round, token=waiting.token, slot=-1, size=0, members_hash="", seat=None
+                self._claim,
+                round=waiting.round,
+                token=waiting.token,
+                slot=-1,
+                size=waiting.size,
+                members_hash=waiting.members_hash,
+                seat=None,
             )
 
     def succeeded(self) -> None:

@@ -128,7 +128,8 @@ class Bid:
 class Waiting:
     """Joined, without a seat yet; ask again in ``due_ms`` at the latest.
 
-    ``round`` and ``token`` are those of the last round that was settled, which had no place for us.
+    ``round``, ``token``, ``size`` and ``members_hash`` are those of the last round that was settled, which had no place
+    for us; ``size`` 0: its members are not known.
     """
 
     due_ms: int
@@ -136,6 +137,8 @@ class Waiting:
     place: Place = Place.NEXT
     round: int = 0
     token: int = 0
+    size: int = 0
+    members_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from orchestrator.core.memory import Memory
 from orchestrator.core.rendezvous import Claim, Place, Restoring, Seat, Standing, Waiting
 from orchestrator.edge.redis.scripts import group_keys
@@ -31,9 +29,6 @@ def heard_of(waiting: Waiting) -> Claim:
     return memory.claim(0)
 
 
-@pytest.mark.xfail(
-    reason="a claim without a seat does not make an empty server wait for those who have one", strict=True
-)
 def test_who_stood_by_does_not_settle_a_round_beside_the_one_that_it_knows_of(server: Server) -> None:
     async def scenario() -> None:
         async with world(server) as run:
@@ -53,7 +48,6 @@ def test_who_stood_by_does_not_settle_a_round_beside_the_one_that_it_knows_of(se
     asyncio.run(scenario())
 
 
-@pytest.mark.xfail(reason="whoever comes while a round is restored is sent away before the dead are known", strict=True)
 def test_nobody_is_too_many_while_it_is_open_who_comes_back(server: Server) -> None:
     async def scenario() -> None:
         async with world(server) as run:

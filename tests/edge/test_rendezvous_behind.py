@@ -86,7 +86,7 @@ def test_members_of_the_older_round_end_it_once_they_speak_of_a_newer_one(server
             await a.store.fail(a.claim, RuleAction.RETRY, 0, 1, failure())
             await asyncio.gather(a.sit(), b.sit())
             replica.take_over()
-            heard = replace(a.claim, slot=-1, seat=None)  # not a member of that round, but knows of it
+            heard = replace(a.claim, slot=-1, size=0, seat=None)  # not a member of that round, but knows of it
             await a.store.renew(heard)
             said = await b.store.renew(old)
             assert isinstance(said, Superseded)

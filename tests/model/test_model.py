@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import ClassVar
 
+import hypothesis
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from tests.model.virtual import Fate, finish
 from tests.model.world import World
 
 EFFORT = float(os.environ.get("ORCHESTRATOR_MODEL_EXAMPLES", "1"))  # multiplies the examples
+PHASES = [hypothesis.Phase.generate, *([hypothesis.Phase.shrink] if EFFORT > 1 else [])]  # shrinking takes minutes
 RANDOM = os.environ.get("ORCHESTRATOR_MODEL_RANDOM") == "1"  # other paths each time
 DAY_MS, BOUND_MS = 86_400_000, 240_000
 NAMES = st.sampled_from("abcde")
@@ -252,6 +254,7 @@ def hold(machine: type[RuleBasedStateMachine], examples: int, steps: int) -> Non
             stateful_step_count=steps,
             deadline=None,
             derandomize=not RANDOM,
+            phases=PHASES,
             database=None,
             suppress_health_check=list(HealthCheck),
         ),

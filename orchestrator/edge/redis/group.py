@@ -127,6 +127,10 @@ class GroupStore:
             return Waiting(max(1, self._rules[0] // 3), 0)
         raw = await self._call_seated("renew", claim, within_s=within_s, on_attempt=on_attempt)
         reply = replies.renew_reply(raw)
+        if (
+            isinstance(reply, Waiting) and claim.seat is not None
+        ):  # as of before we had it, on a server that fell behind
+            reply = Lapsed("the server takes this node for one that waits: it has fallen behind")
         if isinstance(reply, Lapsed):
             self._published = None
         if claim.succeeded and isinstance(reply, Standing):  # a server that fell behind may not have heard of it

@@ -126,7 +126,13 @@ def _closed(row: Row) -> Closed:
 _PARSERS: dict[str, Callable[[Row], Reply]] = {
     "seat": _seat,
     "waiting": lambda row: Waiting(
-        _number(row[0]), _number(row[1]), Place(_number(row[2])), _number(row[3]), _number(row[4])
+        _number(row[0]),
+        _number(row[1]),
+        Place(_number(row[2])),
+        round=_number(row[3]),
+        token=_number(row[4]),
+        size=_number(row[5]),
+        members_hash=_text(row[6]),
     ),
     "held": lambda row: Held(_text(row[0]), _number(row[1])),
     "standing": lambda row: Standing(_number(row[0])),

@@ -11,7 +11,7 @@ local function renew()
   prolong()
   if waits() then return place() end
   if seated() and claim.round < num('round') then
-    return {'waiting', 0, num('size'), 0, num('round'), num('token')}
+    return waiting(0, num('size'), 0)
   end
   return fate()
 end

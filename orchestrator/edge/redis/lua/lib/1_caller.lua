@@ -24,7 +24,8 @@
 --
 -- Replies that several commands share:
 --   {"seat", round, token, slot, size, base_rank, world_size, hash, addr, port, charged, consecutive, why, ledger}
---   {"waiting", due_ms, joined, place 0|1|2, round, token}: in the coming round, standing by, too many; the last one settled
+--   {"waiting", due_ms, joined, place 0|1|2, round, token, size, hash}: in the coming round, standing by, or one too many;
+--       the last round that was settled, with size 0 where its members are not known here
 --   {"standing", due_ms}    {"lapsed", why}
 --   {"restoring", due_ms, back 0|1}: the server has lost its memory; back: it has the caller's seat again
 --   {"superseded", round, why, names of the lost, tabs between}

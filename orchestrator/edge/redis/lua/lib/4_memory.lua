@@ -4,6 +4,7 @@
 -- or where the members are others, two servers have gone on from a common past, and neither's round can stand.
 
 -- Go back to the claimed round, which nobody here knows: its members bring their seats, or it ends in two leases' time.
+-- Who has only heard of it makes the others wait for them, too: their workers may run on.
 local function enter_restoring()
   write('DEL', SEATS, SLOTS, DONE, ABSENT, BACK)
   set('state', 'restoring', 'round', claim.round, 'token', claim.token, 'size', claim.size, 'hash', claim.hash,
@@ -19,7 +20,7 @@ local function heed()
   if claim.round < round and claim.token < token then return end -- stale, which its own command will be told
   local high_round, high_token = num('high_round'), num('high_token')
   local newer = claim.round > round and claim.token > token
-  if newer and claim.slot >= 0 and claim.round >= high_round and claim.token >= high_token then return enter_restoring() end
+  if newer and claim.size > 0 and claim.round >= high_round and claim.token >= high_token then return enter_restoring() end
   if newer then supersede('the server had fallen behind', nil, true)
   elseif claim.slot >= 0 then supersede('two servers had each gone on with this run', nil, true) end
   if claim.round > high_round or claim.token > high_token then

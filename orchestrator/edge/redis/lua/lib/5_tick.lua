@@ -41,11 +41,20 @@ local function due_ms()
   return math.max(1, at - now)
 end
 
--- Where the caller, who waits, stands: 0 it will be in the coming round, 1 it stands by, 2 there are too many.
+-- Where the caller, who waits, stands: 0 it will be in the coming round, 1 it stands by, 2 there are too many. Who of a
+-- round that is being restored is dead, and leaves a place, is not known yet.
 local function queue()
+  if is('restoring') then return 0 end
   local ahead = call('ZRANK', WAITING, name) + (stands() and num('size') or call('SCARD', ABSENT))
   if ahead >= max + spares then return 2 end
   return (stands() or ahead >= max) and 1 or 0
+end
+
+-- Word to who waits, and of the last round that was settled: it may run on should this server forget it.
+local function waiting(due, joined, where)
+  local round, token = math.max(num('round'), num('high_round')), math.max(num('token'), num('high_token'))
+  local ours = round == num('round') and token == num('token') and round > 0
+  return {'waiting', due, joined, where, round, token, ours and num('size') or 0, ours and get('hash') or ''}
 end
 
 -- What a joined member gets: its seat, or word of how long it may wait.
@@ -57,8 +66,7 @@ local function place()
     return {'seat', tonumber(r[1]), tonumber(r[2]), tonumber(slot), tonumber(r[3]), tonumber(base), tonumber(r[4]), r[5],
       r[6], tonumber(r[7]), tonumber(r[8]), tonumber(r[9]), r[10], ledger()}
   end
-  local round, token = math.max(num('round'), num('high_round')), math.max(num('token'), num('high_token'))
-  return {'waiting', due_ms(), call('ZCARD', WAITING), queue(), round, token}
+  return waiting(due_ms(), call('ZCARD', WAITING), queue())
 end
 
 -- The fate of the claimed round, as far as it concerns the caller.
