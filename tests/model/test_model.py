@@ -207,7 +207,6 @@ class Model(RuleBasedStateMachine):
 
     @rule(span_ms=st.sampled_from([1, 999, 2000, 3900, 4100, 5999, 6001, 12_001, DAY_MS]))
     def silence(self, span_ms: int) -> None:
-        """Time passes, and nobody says anything."""
         self.world.true_ms += span_ms
 
     @rule(by_ms=st.sampled_from([-DAY_MS, -3000, -1, 1000, 3000, 5000, DAY_MS]), span_ms=SPAN)
@@ -223,6 +222,43 @@ class Model(RuleBasedStateMachine):
             self.world.spawn(newcomer)
         self.world.forget()
         self.world.run(span_ms)
+
+    @rule(
+        pick=PICK, what=st.sampled_from(["fail", "succeed", "leave", "spawn", "wish"]), spans_ms=st.tuples(SPAN, SPAN)
+    )
+    def fall_behind(self, pick: int, what: str, spans_ms: tuple[int, int]) -> None:
+        """A replica takes over that has not heard of the last that happened."""
+        self.world.remember()
+        agent = self.some(pick, Phase.RUNNING)
+        match what:
+            case "fail" if agent is not None:
+                agent.fail(RuleAction.RETRY, None, 0.5)
+            case "succeed" if agent is not None:
+                agent.succeed()
+            case "leave" if agent is not None and not self.few():
+                agent.leave("pre-empted")
+            case "spawn" if len(self.world.agents) < 7:
+                self.world.spawn("abcde"[pick % 5])
+            case "wish" if self.world.published():
+                finish(self.world.control().wish(WishKind.RESTART))
+        self.world.run(spans_ms[0])
+        self.world.go_back()
+        self.world.run(spans_ms[1])
+
+    @rule(newcomers=st.integers(0, 3), spans_ms=st.tuples(SPAN, SPAN))
+    def go_on_apart(self, newcomers: int, spans_ms: tuple[int, int]) -> None:
+        """Half of all agents are cut off while a server that has forgotten everything serves the others."""
+        cut_off = [agent for agent in self.world.agents[::2] if agent.awake]
+        for agent in cut_off:
+            agent.awake = False
+        self.world.forget()
+        for name in "edc"[:newcomers]:
+            if len(self.world.agents) < 7:
+                self.world.spawn(name)
+        self.world.run(spans_ms[0])
+        for agent in cut_off:
+            agent.awake = True
+        self.world.run(spans_ms[1])
 
     @rule(span_ms=SPAN)
     def remember(self, span_ms: int) -> None:
