@@ -97,3 +97,18 @@ def test_patience_with_survivors_begins_with_the_wish_that_ended_their_round(ser
             assert isinstance(await spare.ask(), Seat), "and a has not come"
 
     asyncio.run(scenario())
+
+
+def test_patience_with_members_begins_with_the_scale_up_that_ended_their_round(server: Server) -> None:
+    async def scenario() -> None:
+        async with world(server) as run:
+            await run.seated("a", (1, 2), last_call_s=0.05, scale_up_s=0.05)
+            late = await run.member("b", (1, 2), last_call_s=0.05, scale_up_s=0.05)
+            await late.join()
+            await asyncio.sleep(0.1)
+            other = await run.member("b", (1, 2), last_call_s=0.05, scale_up_s=0.05)
+            await other.join()  # its name is held, but the scale-up is due
+            await asyncio.sleep(0.5)  # ten last calls
+            assert isinstance(await late.ask(), Seat), "and a has not come"
+
+    asyncio.run(scenario())

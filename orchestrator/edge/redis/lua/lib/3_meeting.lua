@@ -75,13 +75,12 @@ local function next_at()
   return is('settled') and scale_at() or is('open') and settle_at()
 end
 
--- Do what has become due.
+-- Do what has become due. Where that ends a round, the wait for the next one begins now, not with the next command.
 local function progress()
   local at = next_at()
   if not at or at > now then return end
-  if is('settled') then supersede('scale up')
-  elseif is('open') then settle()
-  else
-    supersede('the server had lost its memory, and ' .. call('HLEN', SEATS) .. ' of ' .. num('size') .. ' members came back')
-  end
+  if is('open') then return settle() end
+  local back = call('HLEN', SEATS) .. ' of ' .. num('size') .. ' members came back'
+  supersede(is('settled') and 'scale up' or 'the server had lost its memory, and ' .. back)
+  progress()
 end
