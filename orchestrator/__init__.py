@@ -14,9 +14,19 @@ Public names are imported when they are first used, so that importing the packag
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orchestrator.core.result import RunResult
+    from orchestrator.core.specs import JobSpec, WorkerSpec
+    from orchestrator.core.words import WorkerState
+    from orchestrator.edge.agent import Agent
+    from orchestrator.edge.health import HealthCheckServer
+    from orchestrator.errors import ConfigError, OrchestratorError
+
 _PUBLIC = {
     "Agent": "orchestrator.edge.agent",
     "ConfigError": "orchestrator.errors",
+    "HealthCheckServer": "orchestrator.edge.health",
     "JobSpec": "orchestrator.core.specs",
     "OrchestratorError": "orchestrator.errors",
     "RunResult": "orchestrator.core.result",
@@ -24,7 +34,16 @@ _PUBLIC = {
     "WorkerState": "orchestrator.core.words",
 }
 
-__all__ = ["Agent", "ConfigError", "JobSpec", "OrchestratorError", "RunResult", "WorkerSpec", "WorkerState"]
+__all__ = [
+    "Agent",
+    "ConfigError",
+    "HealthCheckServer",
+    "JobSpec",
+    "OrchestratorError",
+    "RunResult",
+    "WorkerSpec",
+    "WorkerState",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -125,7 +125,10 @@ def _output_dir(cfg: DictConfig) -> str | None:
 
 
 def _settle(data: dict[str, Any], line: Line) -> None:
-    """What depends on who said something: a URL implies Redis, and a recipe's directory serves only its own command."""
+    """What depends on who said something.
+
+    A URL implies Redis, a key of health=http implies it, and a recipe's directory serves only its own command.
+    """
     chosen = line.chosen.union(*(recipe.chosen for recipe in source.LOADED.values()))
     server = data.get("rendezvous")
     if isinstance(server, dict) and server.get("url") is not None and "rendezvous" not in chosen:
@@ -133,6 +136,9 @@ def _settle(data: dict[str, Any], line: Line) -> None:
             server["kind"] = "redis"
         if server.get("listen") is None:
             server.pop("listen", None)
+    health = data.get("health")
+    if isinstance(health, dict) and health.get("kind") == "disabled" and len(health) > 1 and "health" not in chosen:
+        health["kind"] = "http"
     header = data.get("recipe")
     if isinstance(header, dict):
         needs = [need for recipe in reversed(source.LOADED.values()) for need in recipe.needs]

@@ -28,6 +28,7 @@ def job_yaml(job: Job) -> str:
     data = {key: value for key, value in data.items() if key != "hydra"}
     data["rendezvous"]["kind"] = str(job.spec.rendezvous.kind)  # a URL may have implied it, and dropped a key
     data["rendezvous"] = {key: value for key, value in data["rendezvous"].items() if key in job.data["rendezvous"]}
+    data["health"]["kind"] = job.data["health"]["kind"]  # one of its keys may have implied it
     header = data.get("recipe")
     if isinstance(header, dict):
         data["recipe"] = {**header, "needs": job.data["recipe"].get("needs", []), "dir": None}

@@ -17,10 +17,11 @@ from orchestrator.cli import argv, resolvers
 from orchestrator.cli.compose import compose
 from orchestrator.cli.job import Job, check
 from orchestrator.cli.paths import data_dir, shown
+from orchestrator.cli.secrets import MASK
 from orchestrator.core import graph, ranks
 from orchestrator.core.failures import signal_name
 from orchestrator.core.rendezvous import Seat
-from orchestrator.core.specs import GroupSpec
+from orchestrator.core.specs import GroupSpec, HealthSpec
 from orchestrator.core.table import Row, build
 from orchestrator.errors import ConfigError, Problem
 
@@ -56,6 +57,7 @@ def plan(job: Job) -> dict[str, Any]:
         "rendezvous": rendezvous,
         "stop": _plain(asdict(spec.stop)),
         "logs": _plain(asdict(spec.logs)),
+        "health": {**asdict(spec.health), "token": spec.health.token and MASK} if spec.health else None,
         "settings": {path: {"value": value, "origin": origin} for path, value, origin in settings(job)},
         "notes": [job.secrets.mask(str(note)) for note in job.notes],
     }
@@ -146,12 +148,20 @@ def text(job: Job) -> str:
     lines += [f"  {signal_name(number)} goes to the workers" for number in sorted(stop.forward)]
     lines += [f"  {signal_name(number)} ends the agent with exit code 75" for number in sorted(stop.preempt)]
     lines += ["", "logs", f"  {spec.logs.kind}, in {shown(spec.logs.dir)}"]
+    if spec.health is not None:
+        lines += ["", "health", f"  {_health_line(spec.health)}"]
     lines += ["", "settings that differ from conf/"]
     lines += [f"  {path} = {value}  [{origin}]" for path, value, origin in settings(job)] or ["  none"]
     for group in spec.groups:
         table = graph.text(machine(job, group)).splitlines()
         lines += ["", f"machine of {group.role}", *(f"  {line}" for line in table)]
     return "\n".join(lines) + "\n"
+
+
+def _health_line(health: HealthSpec) -> str:
+    port = f"port {health.port}" if health.port else "a free port"
+    by = f", by {health.server}" if health.server else ""
+    return f"{health.host}, {port}{by}; alive while the agent has turned within {health.timeout_s} s"
 
 
 def _group_lines(job: Job, group: GroupSpec) -> Iterator[str]:

@@ -52,13 +52,14 @@ def host_name() -> str:
 
 
 def register() -> MadeUp:
-    """Make both resolvers known to OmegaConf; what they make up is recorded in what this returns."""
+    """Make our resolvers known to OmegaConf; what they make up is recorded in what this returns."""
     from omegaconf import OmegaConf  # noqa: PLC0415 - costs 90 ms, and `orchestratectl status` needs none of it
 
     made = MadeUp()
     register = OmegaConf.register_new_resolver
     register("orchestrate.run_id", made.resolve_run_id, use_cache=True, replace=True)
     register("orchestrate.node_name", made.resolve_node_name, use_cache=True, replace=True)
+    register("orchestrate.if_set", _if_set, replace=True)
     register("orchestrate.left_to_you", _left_to_you, replace=True)
     register("orchestrate.keys", _keys, replace=True)
     return made
@@ -66,6 +67,11 @@ def register() -> MadeUp:
 
 def _left_to_you() -> None:
     raise ValueError("left to you")
+
+
+def _if_set(value: str | None, without: str, with_it: str) -> str:
+    """One of two choices: whether a variable is set decides."""
+    return with_it if str(value or "").strip() else without
 
 
 def _keys() -> str:

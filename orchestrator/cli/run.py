@@ -7,6 +7,7 @@ agent that was started ends with a guard that has nothing left, a result.json, a
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import secrets as randomness
@@ -23,11 +24,13 @@ from orchestrator.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from orchestrator.core.publication import Publication
     from orchestrator.edge.agent import Agent
     from orchestrator.edge.console import Console
     from orchestrator.edge.embedded import EmbeddedServer
+    from orchestrator.edge.health import Health
     from orchestrator.edge.journal import Journal
     from orchestrator.edge.processes import Processes
     from orchestrator.edge.redis.connection import Connection
@@ -39,18 +42,30 @@ DRAIN_WITHIN_S = 5.0  # how long the end waits for a terminal that does not take
 
 def run_job(job: JobSpec, *, job_yaml: str, publication: Publication, secrets: Secrets) -> int:
     """Take part in ``job`` until it ends; returns the exit code. Raises only for our own bugs."""
-    process = launch()  # first: its interpreter starts while this one imports
-    try:
-        Path(job.run_dir).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError([Problem("hydra.run.dir", f"{job.run_dir}: {error.strerror}", "choose another")]) from None
-    import asyncio
+    with _health(job, secrets) as health:
+        process = launch()  # first of what takes time: its interpreter starts while this one imports
+        try:
+            Path(job.run_dir).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                [Problem("hydra.run.dir", f"{job.run_dir}: {error.strerror}", "choose another")]
+            ) from None
+        import asyncio
 
-    from orchestrator.edge.processes import Processes
+        from orchestrator.edge.processes import Processes
 
-    server = _plan_server(job)  # makes a directory, which is the guard's to remove as soon as it has heard of it
-    processes = Processes(process, server)
-    return asyncio.run(_run(job, secrets, processes, server, job_yaml=job_yaml, publication=publication))
+        server = _plan_server(job)  # makes a directory, which is the guard's to remove as soon as it has heard of it
+        processes = Processes(process, server)
+        return asyncio.run(_run(job, secrets, processes, server, health, job_yaml=job_yaml, publication=publication))
+
+
+def _health(job: JobSpec, secrets: Secrets) -> AbstractContextManager[Health | None]:
+    """Whoever answers for this agent from here to its end: started first, stopped last."""
+    if job.health is None:
+        return contextlib.nullcontext()
+    from orchestrator.edge.health import Health
+
+    return Health(job, job.health, secrets.mask)
 
 
 def _plan_server(job: JobSpec) -> EmbeddedServer | None:
@@ -66,6 +81,7 @@ async def _run(
     secrets: Secrets,
     processes: Processes,
     server: EmbeddedServer | None,
+    health: Health | None,
     *,
     job_yaml: str,
     publication: Publication,
@@ -94,11 +110,10 @@ async def _run(
     connection.on_moved()
     agent = Agent(job, processes=processes, connection=connection, store=store, journal=journal, tailer=tailer)
     terminal.begin(server.shared_url if server is not None else None)
+    _follow(health, agent, journal)
     with _Signals(job, agent):
         bug = await _take_part(agent)
-        if server is not None and server.shared_url is not None:
-            await connection.alone(job.rendezvous.lease_s)
-        await connection.close()
+        await _part(connection, server, job)
         await processes.quit()
         result = agent.result()
         _keep(job, "result.json", console, lambda path: write_result(path, result.to_dict(), mask=secrets.mask))
@@ -110,6 +125,19 @@ async def _run(
     if bug is not None:
         raise bug
     return result.exit_code
+
+
+def _follow(health: Health | None, agent: Agent, journal: Journal) -> None:
+    """Let ``health`` show what the agent does; a watchdog's own beat goes to ``health.board.watch``."""
+    if health is not None:
+        health.follow(agent.snapshot, journal)
+
+
+async def _part(connection: Connection, server: EmbeddedServer | None, job: JobSpec) -> None:
+    """Leave the server; one that we bring along stays until the others have left it too."""
+    if server is not None and server.shared_url is not None:
+        await connection.alone(job.rendezvous.lease_s)
+    await connection.close()
 
 
 async def _take_part(agent: Agent) -> Exception | None:

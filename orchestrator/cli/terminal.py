@@ -180,6 +180,8 @@ def lines_of(record: Mapping[str, Any], job: JobSpec) -> list[Line]:
         return []
     if event == "round_settled":
         return [_round_settled(record, _group(record, job))]
+    if event == "health_listening":
+        return [Line(f"health: {record.get('url') or record.get('server')}")]
     if event == "server_back":
         return [Line(f"the rendezvous server is back{_because(record)}")]
     problem = _problem(event, record, job)

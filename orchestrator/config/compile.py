@@ -15,6 +15,7 @@ from typing import Any
 from orchestrator.config.checks import check
 from orchestrator.config.command import flag_arguments
 from orchestrator.config.convert import convert
+from orchestrator.config.health import check_health, health_spec
 from orchestrator.config.host import Host
 from orchestrator.config.program import check_program, resolved, worker_cwd
 from orchestrator.config.report import UNRESOLVED, Report
@@ -60,6 +61,7 @@ def compile_job(
     """The job that ``data`` describes, or None when the report has problems. ``run_dir`` is absolute."""
     job = convert(JobConfig, data, "", report)
     check(job, made_up_run_id, report)
+    check_health(job.health, report)
     section = data.get("worker")
     told = isinstance(section, Mapping) and section.get("cmd") is UNRESOLVED
     worker = _worker(job, host, report, told=told)
@@ -82,6 +84,7 @@ def compile_job(
         rendezvous=_rendezvous(job.rendezvous),
         stop=_stop(job.stop),
         logs=_logs(job.logs, run_dir, host),
+        health=health_spec(job.health),
     )
     _prove(spec)
     return spec

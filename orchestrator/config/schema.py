@@ -14,6 +14,7 @@ from signal import SIGTERM, SIGUSR1, SIGUSR2
 
 from orchestrator.config.command import Flag, command, env_value, flag_value
 from orchestrator.config.convert import Choices, choice, key, section
+from orchestrator.config.health import HealthDisabled, HealthHttp
 from orchestrator.config.readers import (
     catchable,
     console,
@@ -193,7 +194,14 @@ RESTART: Choices = {"never": RestartNever, "on_failure": RestartOnFailure, "alwa
 RENDEZVOUS: Choices = {"embedded": RendezvousEmbedded, "redis": RendezvousRedis}
 STOP: Choices = {"default": StopDefault}
 LOGS: Choices = {"files": LogsFiles, "tee": LogsTee, "inherit": LogsInherit}
-GROUPS: Mapping[str, Choices] = {"restart": RESTART, "rendezvous": RENDEZVOUS, "stop": STOP, "logs": LOGS}
+HEALTH: Choices = {"disabled": HealthDisabled, "http": HealthHttp}
+GROUPS: Mapping[str, Choices] = {
+    "restart": RESTART,
+    "rendezvous": RENDEZVOUS,
+    "stop": STOP,
+    "logs": LOGS,
+    "health": HEALTH,
+}
 """The groups of ``conf/``: what may be chosen as GROUP=KIND."""
 
 
@@ -210,4 +218,5 @@ class JobConfig:
     rendezvous: RendezvousEmbedded | RendezvousRedis = choice(RENDEZVOUS, "embedded")
     stop: StopDefault = choice(STOP, "default")
     logs: LogsFiles | LogsTee | LogsInherit = choice(LOGS, "tee")
+    health: HealthDisabled | HealthHttp = choice(HEALTH, "disabled")
     recipe: RecipeHeader = section(RecipeHeader)

@@ -169,6 +169,17 @@ class LogsSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HealthSpec:
+    """The health check server. Clients must know ``token``, if there is one; port 0 is any free one."""
+
+    host: str
+    port: int
+    timeout_s: int  # an agent that has not turned for so long is not alive
+    token: str | None = None
+    server: str | None = None  # the user's class, as package.module:Class
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
     """All that one agent needs to know."""
 
@@ -179,3 +190,4 @@ class JobSpec:
     rendezvous: RendezvousSpec
     stop: StopPolicy
     logs: LogsSpec
+    health: HealthSpec | None = None

@@ -14,6 +14,7 @@ from orchestrator.core.failures import Failure, signal_name
 from orchestrator.core.machine import Facts, GroupMachine
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.result import Ending, RunResult
+from orchestrator.core.snapshot import Snapshot, in_round
 from orchestrator.core.specs import JobSpec
 from orchestrator.core.table import build
 from orchestrator.core.words import FINAL, Event, Outcome, State
@@ -65,6 +66,7 @@ class Agent:
         self._round = 0  # the round that we are in; 0 while we are joining one
         self._rounds = 0
         self._entered = time.monotonic()
+        self._started = self._since = time.time()  # for people
         self._spent: defaultdict[State, float] = defaultdict(float)
         self._ending: Ending | None = None
         self.stale = 0  # messages that came too late to matter
@@ -166,7 +168,7 @@ class Agent:
     def _move(self, before: State, after: State) -> None:
         now = time.monotonic()
         self._spent[before] += now - self._entered
-        self._entered = now
+        self._entered, self._since = now, time.time()
         self._performer.leave_state()
         if after is State.HEALTHY:
             self._performer.healthy_since = now
@@ -186,6 +188,33 @@ class Agent:
             why=seat.why,
         )
 
+    def snapshot(self) -> Snapshot:
+        """What this agent is doing now, for whoever asks for its health."""
+        group, state, seat = self._job.groups[0], self._machine.state, self._membership.seat
+        seat = seat if in_round(state) else None
+        charged, budget = self._membership.charged, group.restart.budget
+        failures = self._workers.failed.all
+        return Snapshot(
+            run_id=self._job.run_id,
+            group=group.role,
+            node=self._job.node.name,
+            started=self._started,
+            since=self._since,
+            state=state,
+            round=self._round,
+            rounds=self._rounds,
+            nodes=seat.size if seat else None,
+            group_rank=seat.slot if seat else None,
+            world_size=seat.world_size if seat else None,
+            workers=self._workers.views(),
+            charged=charged,
+            remaining=None if budget.max is None or budget.per_s is not None else max(0, budget.max - charged),
+            failures=self._workers.failed.count,
+            last_failure=failures[-1] if failures else None,
+            lease_lag_s=self._membership.lease.lag_s,
+            journal_dropped=self._journal.dropped,
+        )
+
     def result(self) -> RunResult:
         """How the run ended, once `run` is over, by whatever."""
         ending = self._ending
@@ -199,7 +228,7 @@ class Agent:
             rounds=self._rounds,
             restarts=self._membership.charged,
             root_cause=self._root_cause(ending) if failed else None,
-            failures=self._workers.failures,
+            failures=self._workers.failed.all,
             results=self._workers.results(),
             timings={
                 "total_s": sum(self._spent.values()),
@@ -211,7 +240,7 @@ class Agent:
         """What the whole group holds to be the cause; our own last failure only where it has said nothing."""
         if ending.cause is not None:
             return ending.cause
-        return self._workers.first
+        return self._workers.failed.first
 
 
 def _first(error: BaseException) -> BaseException:

@@ -199,6 +199,11 @@ class LeaseKeeper:
             await asyncio.sleep(tolerance_s(self._lease_s))
             self._note_lag()
 
+    @property
+    def lag_s(self) -> float | None:
+        """By how much the loop turns late, at the moment; None where nobody measures it."""
+        return None if math.isinf(self._beat_s) else round(self._lag()[0], 3)
+
     def _note_lag(self) -> None:
         lag_s, reason = self._lag()
         late, self._late = self._late, lag_s > tolerance_s(self._lease_s)

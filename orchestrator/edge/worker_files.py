@@ -14,6 +14,7 @@ from typing import Any
 
 from orchestrator.core.failures import Failure
 from orchestrator.core.ranks import Place
+from orchestrator.core.snapshot import WorkerView
 from orchestrator.edge.errorfile import last_lines, python_error, read_error_file
 
 RESULT_LIMIT = 1 << 20  # bytes of a result file; beyond that it is no result
@@ -28,6 +29,11 @@ class Worker:
     directory: Path
     pid: int | None = None
     ended: bool = False
+
+    def view(self) -> WorkerView:
+        """What others may know of it."""
+        running = self.pid is not None and not self.ended
+        return WorkerView(self.place.rank, self.place.local_rank, self.pid, running)
 
     def make_directory(self) -> None:
         """Make its directory; what an earlier run of the same run_id left there is kept beside it, as RANK~1."""

@@ -9,7 +9,14 @@ import pytest
 
 from orchestrator.cli import ctl, main
 
-AMBIENT = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_NODEID", "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE", "LOGLEVEL")
+AMBIENT = (
+    "LOGLEVEL",
+    "SLURM_JOB_ID",
+    "SLURM_NODEID",
+    "SLURM_STEP_ID",
+    "TORCHELASTIC_HEALTH_CHECK_PORT",
+    "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE",
+)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class Bad(NamedTuple):
 
 
 RUN = ["--", "true"]
-KEYS = "logs, node, nodes, recipe, rendezvous, restart, role, run_id, stop, worker"
+KEYS = "health, logs, node, nodes, recipe, rendezvous, restart, role, run_id, stop, worker"
 BAD = [
     # -- keys
     Bad(
@@ -724,7 +724,7 @@ BAD = [
         ["r.yaml"],
         "defaults:\n- override /hydra/job_logging: none\nworker: {cmd: 'true'}\n",
         [
-            "defaults[0]: 'hydra/job_logging' is not a recipe's to choose; allowed: hydra/launcher, hydra/sweeper, logs, rendezvous, restart, stop [r.yaml:2]",
+            "defaults[0]: 'hydra/job_logging' is not a recipe's to choose; allowed: health, hydra/launcher, hydra/sweeper, logs, rendezvous, restart, stop [r.yaml:2]",
         ],
     ),
     Bad(
@@ -732,7 +732,7 @@ BAD = [
         ["r.yaml"],
         "defaults:\n- /recipe@hydra: hello\nworker: {cmd: 'true'}\n",
         [
-            "defaults[0]: 'recipe@hydra' is not a recipe's to choose; allowed: hydra/launcher, hydra/sweeper, logs, rendezvous, restart, stop [r.yaml:2]",
+            "defaults[0]: 'recipe@hydra' is not a recipe's to choose; allowed: health, hydra/launcher, hydra/sweeper, logs, rendezvous, restart, stop [r.yaml:2]",
         ],
     ),
     Bad(
