@@ -75,6 +75,17 @@ def failure_lines(failure: Failure, lead: str = "") -> list[Line]:
     return lines
 
 
+def preflight_lines(record: Mapping[str, Any]) -> list[Line]:
+    """Why this node is not in the round, and when it tries again."""
+    wait = record.get("retry_s")
+    then = f"trying again in {duration(wait)}" if isinstance(wait, int | float) else "this was the last attempt"
+    count = f"attempt {record.get('attempt')} of {record.get('attempts')}"
+    lines = [Line(f"preflight: {record.get('check')}: {record.get('reason')}; {then} ({count})", "bad")]
+    said = record.get("last_lines")
+    lines += [Line(f"    | {_short(str(text))}") for text in (said if isinstance(said, list) else [])]
+    return [line._replace(level=logging.WARNING) for line in lines]
+
+
 def brief(failure: Failure) -> str:
     """One failure in a line: who, how, and the first line of its message."""
     said = next(iter(_said(failure).splitlines()), "")

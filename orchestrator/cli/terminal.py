@@ -11,13 +11,31 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from orchestrator.cli.paths import shown
-from orchestrator.cli.report import Line, brief, counted, duration, failure_lines, failure_of, report_lines, who
+from orchestrator.cli.report import (
+    Line,
+    brief,
+    counted,
+    duration,
+    failure_lines,
+    failure_of,
+    preflight_lines,
+    report_lines,
+    who,
+)
+from orchestrator.cli.round_lines import group_of, restart_decided_line, round_settled_line
 from orchestrator.core.failures import Failure, signal_name
-from orchestrator.core.specs import GroupSpec, JobSpec, LogsKind, OnIsolation, RestartKind
+from orchestrator.core.specs import JobSpec, LogsKind, OnIsolation
 from orchestrator.edge.embedded import LOG_NAME
 
 _QUIET = {"worker_started", "worker_exited", "failure_reported"}  # told by what they lead to, if they lead anywhere
-_NO_WORKERS = {"INIT", "RENDEZVOUS", "STANDBY", "DECIDING", "BACKOFF"}  # states in which there is nobody to wait for
+_NO_WORKERS = {
+    "INIT",
+    "PREFLIGHT",
+    "RENDEZVOUS",
+    "STANDBY",
+    "DECIDING",
+    "BACKOFF",
+}  # states in which there is nobody to wait for
 
 
 class Voice(Protocol):
@@ -85,7 +103,7 @@ class Terminal:
                 return self._verdict_line(record)
             case "restart_decided":
                 lines = self._cause_lines(record.get("cause"))
-                lines.append(_restart_decided(record, _group(record, self._job)))
+                lines.append(restart_decided_line(record, group_of(record, self._job)))
             case "stop_requested":
                 idle = self._state in _NO_WORKERS
                 lines = [stop_line(record, self._job, again=not self._first("stop"), idle=idle)]
@@ -179,11 +197,13 @@ def lines_of(record: Mapping[str, Any], job: JobSpec) -> list[Line]:
     if event in _QUIET:
         return []
     if event == "round_settled":
-        return [_round_settled(record, _group(record, job))]
+        return [round_settled_line(record, group_of(record, job))]
     if event == "health_listening":
         return [Line(f"health: {record.get('url') or record.get('server')}")]
     if event == "server_back":
         return [Line(f"the rendezvous server is back{_because(record)}")]
+    if event == "preflight_failed":
+        return preflight_lines(record)
     problem = _problem(event, record, job)
     return [problem._replace(level=logging.WARNING)] if problem else [Line(_raw(record), "dim", logging.DEBUG)]
 
@@ -208,7 +228,7 @@ def _problem(event: str, record: Mapping[str, Any], job: JobSpec) -> Line | None
 def _meanwhile(record: Mapping[str, Any], job: JobSpec) -> str:
     """What becomes of workers whose agent does not reach the server."""
     most = duration(job.rendezvous.server_grace_s)
-    group = _group(record, job)
+    group = group_of(record, job)
     if group.max_nodes + group.spare_nodes == 1 or job.rendezvous.on_isolation is OnIsolation.RUN:
         return f"workers run on, for {most} at most"
     return f"workers run on, for {most} at most, unless this node is cut off (rendezvous.on_isolation)"
@@ -243,42 +263,6 @@ def stop_line(record: Mapping[str, Any], job: JobSpec, *, again: bool, idle: boo
     if idle:
         return Line(f"{name}: leaving the run", "warn", logging.WARNING)
     return Line(f"{name}: stopping, grace {job.stop.grace_s:g} s; again to kill now", "warn", logging.WARNING)
-
-
-def _round_settled(record: Mapping[str, Any], group: GroupSpec) -> Line:
-    nodes, workers = record.get("nodes"), record.get("world_size")
-    place = ""
-    if nodes != 1:
-        base = record.get("base_rank", record.get("group_rank", 0) * group.worker.nproc)
-        last = base + group.worker.nproc - 1
-        place = f", this node has {f'rank {base}' if last == base else f'ranks {base}-{last}'}"
-    text = f"round {record.get('round')}: {counted(nodes, 'node')}, {counted(workers, 'worker')}{place}"
-    return Line(f"{text}{_attempt(record.get('charged'), group)}")
-
-
-def _attempt(charged: object, group: GroupSpec) -> str:
-    if group.restart.kind is RestartKind.NEVER or not isinstance(charged, int):
-        return ""
-    most = group.restart.budget.max
-    of = "" if most is None or group.restart.budget.per_s is not None else f" of {most + 1}"
-    return f" · attempt {charged + 1}{of}"
-
-
-def _restart_decided(record: Mapping[str, Any], group: GroupSpec) -> Line:
-    delay = record.get("delay_s")
-    when = f"in {duration(delay)}" if isinstance(delay, int | float) and delay > 0 else "now"
-    left, most = record.get("remaining"), group.restart.budget.max
-    if not record.get("charged"):
-        price = "not charged to the budget"
-    elif left is None or most is None:
-        price = "no limit to restarts"
-    else:
-        price = f"{left} of {counted(most, 'restart')} left"
-    return Line(f"restarting the whole group {when}; {price}", "warn", logging.WARNING)
-
-
-def _group(record: Mapping[str, Any], job: JobSpec) -> GroupSpec:
-    return next((group for group in job.groups if group.role == record.get("group")), job.groups[0])
 
 
 def _because(record: Mapping[str, Any]) -> str:

@@ -31,6 +31,9 @@ NODE = (
 )
 """What each node decides for itself."""
 
+OF_ALL = ("preflight",)
+"""What ``health`` may ask of all nodes. Without any of it, that section is each node's own."""
+
 CARRIED = ("worker.nproc", "worker.cwd", "recipe")
 """Of these, what a node that takes the job from the run has as its defaults."""
 
@@ -45,7 +48,11 @@ def is_node_field(path: str) -> bool:
 
 def job_fields(data: Mapping[str, Any]) -> dict[str, Any]:
     """What of ``data`` all nodes must agree on."""
-    return {name: value for name, value in _pruned(data, "").items() if name not in IDENTITY}
+    found = {name: value for name, value in _pruned(data, "").items() if name not in IDENTITY}
+    health = found.get("health")
+    if isinstance(health, Mapping) and not any(health.get(name) for name in OF_ALL):
+        del found["health"]  # whether and where a node can be asked is its own business
+    return found
 
 
 def defaults(data: Mapping[str, Any]) -> dict[str, Any]:

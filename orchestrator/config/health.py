@@ -4,15 +4,20 @@ Relations between its keys are judged here too, by `check_health`. Invariant: a 
 nothing of the user's is imported before the job begins.
 """
 
+# ruff: noqa: RUF009 - calls of section make dataclass fields, as field() does
+
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from orchestrator.config.convert import key
-from orchestrator.config.readers import optional, whole
-from orchestrator.config.report import Report, show
+from orchestrator.config.command import command
+from orchestrator.config.convert import convert, key, section
+from orchestrator.config.readers import number, optional, text, whole
+from orchestrator.config.report import UNRESOLVED, Report, join, show
+from orchestrator.core.health import Check, CheckKind, PreflightPolicy
 from orchestrator.core.specs import HealthSpec
 
 _PORT_MAX = 65535
@@ -41,6 +46,91 @@ def bearer(value: object, path: str, report: Report) -> object:
     return report.problem(path, "is no token", "allowed: visible ASCII characters without spaces")
 
 
+CHECKS = tuple(str(kind) for kind in CheckKind)
+_FDS_MOST = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskConfig:
+    """How much must be free on the disk of a path."""
+
+    path: str | None = key(text, default=None)
+    free_mb: int | None = key(whole(1), default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryConfig:
+    """How much memory must be available."""
+
+    free_mb: int | None = key(whole(1), default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckConfig:
+    """One line of ``health.preflight``: exactly one check, and its time limit."""
+
+    exec: tuple[str, ...] | None = key(command, default=None)
+    disk: DiskConfig = section(DiskConfig)
+    memory: MemoryConfig = section(MemoryConfig)
+    fds: int | None = key(whole(1, _FDS_MOST), default=None)
+    clock_skew_s: float | None = key(number(0.001, what="seconds"), default=None)
+    timeout_s: float = key(number(0.1, what="seconds"), default=30.0)
+
+
+def preflight(value: object, path: str, report: Report) -> object:
+    """The list of checks. Keeps what can be read, so that one bad line does not hide another."""
+    if not isinstance(value, list):
+        return report.problem(path, f"{show(value)} is not a list", "write a list of checks, or [] for none")
+    found = []
+    for at, item in enumerate(value):
+        if item is not UNRESOLVED:
+            check = _check(item, f"{path}[{at}]", report)
+            if check is not None:
+                found.append(check)
+    return tuple(found)
+
+
+def _check(item: object, path: str, report: Report) -> Check | None:
+    config = convert(CheckConfig, item, path, report)
+    given = [kind for kind in CHECKS if isinstance(item, Mapping) and kind in item]
+    if not report.clean(path):
+        return None
+    if len(given) != 1:
+        fact = f"has {' and '.join(given)}" if given else "has no check"
+        report.problem(path, fact, f"allowed: one of {', '.join(CHECKS)} in each entry")
+        return None
+    kind = CheckKind(given[0])
+    wanted_by: dict[CheckKind, dict[str, object]] = {
+        CheckKind.EXEC: {"exec": config.exec},
+        CheckKind.DISK: {"disk.path": config.disk.path, "disk.free_mb": config.disk.free_mb},
+        CheckKind.MEMORY: {"memory.free_mb": config.memory.free_mb},
+        CheckKind.FDS: {"fds": config.fds},
+        CheckKind.CLOCK_SKEW: {"clock_skew_s": config.clock_skew_s},
+    }
+    needed = wanted_by[kind]
+    for name, wanted in needed.items():
+        if wanted is None:
+            report.problem(join(path, name), "is missing", f"say what is needed: {_EXAMPLES[kind]}")
+            return None
+    bounds = [float(value) for value in needed.values() if isinstance(value, int | float)]
+    return Check(
+        kind=kind,
+        timeout_s=config.timeout_s,
+        cmd=config.exec or (),
+        path=config.disk.path or "",
+        bound=bounds[0] if bounds else 0.0,
+    )
+
+
+_EXAMPLES = {
+    CheckKind.EXEC: "exec: [./check.sh]",
+    CheckKind.DISK: "disk: {path: /data, free_mb: 1000}",
+    CheckKind.MEMORY: "memory: {free_mb: 1000}",
+    CheckKind.FDS: "fds: 4096",
+    CheckKind.CLOCK_SKEW: "clock_skew_s: 1",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthDisabled:
     """health=disabled."""
@@ -58,6 +148,18 @@ class HealthHttp:
     token: str | None = key(optional(bearer), default=None)
     timeout_s: int = key(whole(2), default=60)
     server: str | None = key(optional(class_name), default=None)
+    preflight: tuple[Check, ...] = key(preflight, default=())
+    preflight_attempts: int = key(whole(1), default=5)
+    preflight_cooldown_s: float = key(number(0.01, what="seconds"), default=10.0)
+
+
+def preflight_policy(health: HealthDisabled | HealthHttp) -> PreflightPolicy | None:
+    """What this node is looked at for before each join, if for anything."""
+    if isinstance(health, HealthDisabled) or not health.preflight:
+        return None
+    return PreflightPolicy(
+        checks=health.preflight, attempts=health.preflight_attempts, cooldown_s=health.preflight_cooldown_s
+    )
 
 
 def check_health(health: HealthDisabled | HealthHttp, report: Report) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from orchestrator.core.health import PreflightPolicy
+
 
 class RestartKind(StrEnum):
     """When a group is restarted."""
@@ -129,6 +131,7 @@ class GroupSpec:
     worker: WorkerSpec
     restart: RestartPolicy
     spare_nodes: int = 0  # agents beyond ``max_nodes`` that stand by for a gap
+    preflight: PreflightPolicy | None = None  # what each node is looked at for before each join
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

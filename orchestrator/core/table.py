@@ -8,7 +8,7 @@ event may arrive there, and changes nothing but for its effects.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.core.specs import GroupSpec, RestartKind
 from orchestrator.core.words import FINAL, Effect, Event, Guard, State
@@ -133,6 +133,15 @@ REPEAT_WAITS: Table = (
 )  # fmt: skip
 """The same word, come late."""
 
+PREFLIGHT: Table = (
+    Row(S.PREFLIGHT,  E.PREFLIGHT_PASSED,     S.RENDEZVOUS,  (F.JOIN_ROUND,)),
+    Row(S.PREFLIGHT,  E.PREFLIGHT_FAILED,     S.PREFLIGHT,   (F.RUN_PREFLIGHT,)),
+    Row(S.PREFLIGHT,  E.NODE_UNFIT,           S.CLOSING,     (F.LEAVE_RUN,)),
+    Row(S.PREFLIGHT,  E.LEASE_LOST,           S.PREFLIGHT),
+    Row(S.PREFLIGHT,  E.GUARD_LOST,           S.PREFLIGHT,   (F.REVIVE_GUARD, F.RUN_PREFLIGHT)),
+)  # fmt: skip
+"""This node is looked at before each join: `_through_preflight` leads all ways to a round here first."""
+
 BUSY: frozenset[State] = frozenset({S.STARTING, S.HEALTHY})  # workers run and nobody stops them yet
 ENDING: frozenset[State] = frozenset({S.STOPPING, S.DRAINING})  # workers are being stopped
 
@@ -149,8 +158,18 @@ def build(spec: GroupSpec, *, preempt: bool = False) -> Table:
         rows += PEERS
     if spec.restart.kind is not RestartKind.NEVER:
         rows += _restart_blocks(spec)
+    if spec.preflight is not None:
+        rows = [*map(_through_preflight, rows), *PREFLIGHT]
     states = {state for row in rows for state in (row.source, row.target)}
     return (*rows, *_endings(rows, [state for state in State if state in states and state not in FINAL], preempt))
+
+
+def _through_preflight(row: Row) -> Row:
+    """The same row, with a look at this node before it joins."""
+    if F.JOIN_ROUND not in row.effects:
+        return row
+    effects = tuple(F.RUN_PREFLIGHT if effect is F.JOIN_ROUND else effect for effect in row.effects)
+    return replace(row, target=S.PREFLIGHT, effects=effects)
 
 
 def _restart_blocks(spec: GroupSpec) -> Iterable[Row]:

@@ -13,6 +13,7 @@ class State(StrEnum):
     """Where a worker group is, as one agent sees it."""
 
     INIT = "INIT"
+    PREFLIGHT = "PREFLIGHT"  # before each join: looks whether this node is fit, or waits to look again
     RENDEZVOUS = "RENDEZVOUS"  # joining the next round, until it is settled
     STANDBY = "STANDBY"  # a round stands without us; waits for a gap in it, or for the next one
     STARTING = "STARTING"  # the round is settled; local workers are being spawned
@@ -35,6 +36,9 @@ class Event(StrEnum):
     """What happened."""
 
     AGENT_STARTED = "agent_started"
+    PREFLIGHT_PASSED = "preflight_passed"
+    PREFLIGHT_FAILED = "preflight_failed"  # once more; it is tried again after a cool-down
+    NODE_UNFIT = "node_unfit"  # preflight failed as often as it may
     ROUND_SETTLED = "round_settled"
     STOOD_BY = "stood_by"  # joined, but a round stands in which there is no place for us yet
     WORKERS_STARTED = "workers_started"
@@ -60,6 +64,7 @@ class Event(StrEnum):
 class Effect(StrEnum):
     """What to do about it. The agent performs effects; what they learn comes back as events."""
 
+    RUN_PREFLIGHT = "run_preflight"
     JOIN_ROUND = "join_round"
     AWAIT_SEAT = "await_seat"
     START_WORKERS = "start_workers"

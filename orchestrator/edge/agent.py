@@ -22,6 +22,7 @@ from orchestrator.edge.effects import WAITING, Performer
 from orchestrator.edge.journal import Journal
 from orchestrator.edge.membership import Membership
 from orchestrator.edge.messages import Message
+from orchestrator.edge.preflight import Preflight
 from orchestrator.edge.processes import Processes
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.group import GroupStore
@@ -58,7 +59,10 @@ class Agent:
             post=self.post,
             log=self.log,
         )
-        self._performer = Performer(group, self._membership, self._workers, processes, self.post)
+        preflight = None
+        if group.preflight is not None:
+            preflight = Preflight(job, group.preflight, processes=processes, connection=connection, log=self.log)
+        self._performer = Performer(group, self._membership, self._workers, processes, self.post, preflight=preflight)
         self._tasks: asyncio.TaskGroup | None = None
         processes.on_lost = lambda: self.post(Message(event=Event.GUARD_LOST, reason="the guard process died"))
         processes.on_fenced = self._membership.lease.fenced
@@ -172,7 +176,7 @@ class Agent:
         self._performer.leave_state()
         if after is State.HEALTHY:
             self._performer.healthy_since = now
-        elif after is State.RENDEZVOUS:
+        elif after in (State.PREFLIGHT, State.RENDEZVOUS):
             self._round, self._performer.healthy_since = 0, None
 
     def _sit_down(self, seat: Seat) -> None:

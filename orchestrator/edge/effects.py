@@ -18,12 +18,14 @@ from orchestrator.core.specs import GroupSpec
 from orchestrator.core.words import Effect, Event, Outcome
 from orchestrator.edge.membership import Membership
 from orchestrator.edge.messages import Message, Post
+from orchestrator.edge.preflight import Preflight
 from orchestrator.edge.processes import Processes
 from orchestrator.edge.workers import LocalWorkers
 from orchestrator.errors import ExitCode, InternalError, RendezvousError
 
 WAITING: frozenset[Effect] = frozenset(
     {
+        Effect.RUN_PREFLIGHT,
         Effect.JOIN_ROUND,
         Effect.AWAIT_SEAT,
         Effect.START_WORKERS,
@@ -58,18 +60,27 @@ class Performer:
     """Turns effects into calls, and their ends into messages."""
 
     def __init__(
-        self, group: GroupSpec, membership: Membership, workers: LocalWorkers, processes: Processes, post: Post
+        self,
+        group: GroupSpec,
+        membership: Membership,
+        workers: LocalWorkers,
+        processes: Processes,
+        post: Post,
+        *,
+        preflight: Preflight | None = None,
     ) -> None:
         self._group = group
         self._membership = membership
         self._workers = workers
         self._processes = processes
         self._post = post
-        self._answers = {  # what the group is asked for, to be posted as it answers
+        self._answers = {  # what is asked for, to be posted as the answer comes
             Effect.JOIN_ROUND: membership.join,
             Effect.AWAIT_SEAT: membership.stand_by,
             Effect.AWAIT_DECISION: membership.decision,
         }
+        if preflight is not None:
+            self._answers[Effect.RUN_PREFLIGHT] = preflight.run
         self._redis = Lane("redis")
         self._guard = Lane("guard")
         self._tasks: list[asyncio.Task[None]] = []
@@ -141,7 +152,7 @@ class Performer:
 
     async def _do(self, effect: Effect, visit: int) -> None:
         match effect:
-            case Effect.JOIN_ROUND | Effect.AWAIT_SEAT | Effect.AWAIT_DECISION:
+            case Effect.RUN_PREFLIGHT | Effect.JOIN_ROUND | Effect.AWAIT_SEAT | Effect.AWAIT_DECISION:
                 self._post(await self._answers[effect](visit))
             case Effect.START_WORKERS:
                 self._membership.lease.hold()  # first, on the same wire: none may run without a fence

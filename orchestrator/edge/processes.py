@@ -46,6 +46,7 @@ class Processes:
         self._next_ticket = 0
         self._stops: dict[int, asyncio.Future[Sequence[int]]] = {}
         self._pids: set[int] = set()
+        self._commands: dict[int, asyncio.Future[Exited | SpawnFailed]] = {}
         self.on_worker: Callable[[WorkerEvent], None] = lambda _: None
         self.on_lost: Callable[[], None] = lambda: None
         self.on_fenced: Callable[[float], None] = lambda _: None  # hears which moment has passed
@@ -131,6 +132,40 @@ class Processes:
             raise asyncio.CancelledError
         return unkillable
 
+    async def execute(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        output: str,
+        within_s: float,
+        cwd: str | None = None,
+        before_the_round: bool = False,
+    ) -> Exited | SpawnFailed | None:
+        """Run a command to its end, which is killed with all that it started after ``within_s``: then None.
+
+        What it writes is appended to ``output``. ``before_the_round``: there is no worker, and so none that the fence
+        must keep from running. Raises `asyncio.CancelledError` when the guard dies meanwhile.
+        """
+        handle = self.new_handle()
+        done: asyncio.Future[Exited | SpawnFailed] = asyncio.get_running_loop().create_future()
+        self._commands[handle] = done
+        if before_the_round:  # a fence that has fallen stays down until a moment to come is set
+            self.guard.fence(time.clock_gettime(time.CLOCK_BOOTTIME) + within_s + HUNG_S)
+        self.guard.spawn(handle, argv, env, cwd=cwd, stdout=output, stderr=output)
+        if self._lost:
+            done.cancel()
+        try:
+            async with asyncio.timeout(within_s):
+                return await done
+        except TimeoutError:
+            return None
+        finally:
+            del self._commands[handle]
+            if before_the_round:
+                self.guard.fence(None)
+            self.guard.kill([handle])  # also what a command that has ended left behind
+
     def revive(self) -> None:
         """Sweep what the dead guard has left behind, and start another one that knows what it knew."""
         sweep_orphans(self.guard.pid, self._pids)
@@ -162,7 +197,11 @@ class Processes:
                 self._fallen(event)
             case Spawned() | SpawnFailed() | Exited():
                 self._keep_books(event)
-                self.on_worker(event)
+                command = self._commands.get(event.handle)
+                if command is None:
+                    self.on_worker(event)
+                elif not isinstance(event, Spawned) and not command.done():
+                    command.set_result(event)
             case Stopped():
                 future = self._stops.pop(event.ticket, None)
                 if future is not None and not future.done():
@@ -187,6 +226,8 @@ class Processes:
         for future in self._stops.values():
             future.cancel()
         self._stops.clear()
+        for command in self._commands.values():
+            command.cancel()
         self._lost = True
         self.on_lost()
 

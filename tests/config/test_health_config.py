@@ -77,7 +77,7 @@ def test_a_token_is_never_shown(commands: Commands) -> None:
     [
         (
             "health.prot=1",
-            "health.prot: unknown key; did you mean 'port'? known: host, port, server, timeout_s, token [override health.prot=1]",
+            "health.prot: unknown key; did you mean 'port'? known: host, port, preflight, preflight_attempts, preflight_cooldown_s, server, timeout_s, token [override health.prot=1]",
         ),
         (
             "health.port=70000",
@@ -106,6 +106,67 @@ def test_what_is_wrong_is_told(commands: Commands, word: str, says: str) -> None
     assert (said.code, said.errors) == (2, [says])
 
 
+def preflight(commands: Commands, checks: str) -> tuple[list[str], Any]:
+    word = f"health.preflight=[{checks}]"
+    said = commands.ctl("plan", "--json", word, *RUN)
+    found = json.loads(said.out)["groups"][0]["preflight"] if said.code == 0 else None
+    return [line.removesuffix(f" [override {word}]") for line in said.errors], found
+
+
+def test_each_check_is_read_with_its_limit(commands: Commands) -> None:
+    errors, found = preflight(
+        commands,
+        "{exec: [./c, --fast], timeout_s: 5}, {disk: {path: /data, free_mb: 9}}, {memory: {free_mb: 8}}, {fds: 7},"
+        "{clock_skew_s: 0.5}",
+    )
+    assert errors == []
+    assert [(one["kind"], one["bound"], one["timeout_s"]) for one in found["checks"]] == [
+        ("exec", 0, 5),
+        ("disk", 9, 30),
+        ("memory", 8, 30),
+        ("fds", 7, 30),
+        ("clock_skew_s", 0.5, 30),
+    ]
+    assert (found["checks"][0]["cmd"], found["checks"][1]["path"]) == (["./c", "--fast"], "/data")
+    assert (found["attempts"], found["cooldown_s"]) == (5, 10)
+
+
+@pytest.mark.parametrize(
+    ("checks", "says"),
+    [
+        (
+            "{exc: a}",
+            "health.preflight[0].exc: unknown key; did you mean 'exec'? known: clock_skew_s, disk, exec, fds, memory, timeout_s",
+        ),
+        (
+            "{}",
+            "health.preflight[0]: has no check; allowed: one of exec, disk, memory, fds, clock_skew_s in each entry",
+        ),
+        (
+            "{fds: 1, memory: {free_mb: 1}}",
+            "health.preflight[0]: has memory and fds; allowed: one of exec, disk, memory, fds, clock_skew_s in each entry",
+        ),
+        (
+            "{disk: {path: /}}",
+            "health.preflight[0].disk.free_mb: is missing; say what is needed: disk: {path: /data, free_mb: 1000}",
+        ),
+        ("{fds: 0}", "health.preflight[0].fds: 0 is too small; allowed: a whole number from 1 to 1073741824"),
+        ("{exec: []}", "health.preflight[0].exec: is missing; say what is needed: exec: [./check.sh]"),
+        ("3", "health.preflight[0]: 3 is not a mapping; known: clock_skew_s, disk, exec, fds, memory, timeout_s"),
+    ],
+)
+def test_a_check_that_is_none_is_told(commands: Commands, checks: str, says: str) -> None:
+    assert preflight(commands, checks) == ([says], None)
+
+
+def test_what_all_nodes_are_looked_at_for_is_the_jobs() -> None:
+    asks = {"health": {"kind": "http", "port": 1, "preflight": [{"fds": 1}], "preflight_attempts": 3}}
+    assert job_fields(asks) == {"health": {"preflight": [{"fds": 1}], "preflight_attempts": 3}}
+
+
 def test_where_a_node_is_asked_for_its_health_is_its_own_business() -> None:
-    on = {"health": {"kind": "http", "port": 1, "host": "h", "token": "t", "timeout_s": 9, "server": "a:B"}}
+    on: dict[str, dict[str, Any]] = {
+        "health": {"kind": "http", "port": 1, "host": "h", "token": "t", "timeout_s": 9, "server": "a:B"}
+    }
+    on["health"] |= {"preflight": [], "preflight_attempts": 5}
     assert job_fields(on) == job_fields({"health": {"kind": "disabled"}})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from orchestrator.core.health import Check, CheckKind, PreflightPolicy
 from orchestrator.core.specs import Backoff, Budget, GroupSpec, RestartKind, RestartPolicy, Rule, WorkerSpec
 
 BACKOFF = Backoff(initial_s=1, factor=2, max_s=60, jitter=0.1, reset_after_s=300)
 AT_ONCE = Backoff(initial_s=0, factor=1, max_s=0, jitter=0, reset_after_s=0)
+
+PREFLIGHT = PreflightPolicy(checks=(Check(kind=CheckKind.FDS, timeout_s=30, bound=10),), attempts=3, cooldown_s=10)
 
 
 def policy(
@@ -27,6 +30,7 @@ def group(
     backoff: Backoff = BACKOFF,
     budget: int | None = 3,
     spares: int = 0,
+    preflight: bool = False,
 ) -> GroupSpec:
     return GroupSpec(
         role="default",
@@ -35,4 +39,5 @@ def group(
         worker=WorkerSpec(cmd=("true",), nproc=2),
         restart=policy(kind, backoff=backoff, budget=budget),
         spare_nodes=spares,
+        preflight=PREFLIGHT if preflight else None,
     )

@@ -17,13 +17,18 @@ from orchestrator.errors import IllegalEvent
 from tests.core.specs import AT_ONCE, BACKOFF, group
 
 CONFIGS = [
-    (group(kind, nodes=(low, high), spares=spares, backoff=backoff), preempt)
-    for kind, (low, high, spares), backoff, preempt in product(
-        RestartKind, ((1, 1, 0), (2, 2, 0), (1, 4, 0), (1, 1, 1), (2, 2, 1)), (BACKOFF, AT_ONCE), (False, True)
+    (group(kind, nodes=(low, high), spares=spares, backoff=backoff, preflight=preflight), preempt)
+    for kind, (low, high, spares), backoff, preempt, preflight in product(
+        RestartKind,
+        ((1, 1, 0), (2, 2, 0), (1, 4, 0), (1, 1, 1), (2, 2, 1)),
+        (BACKOFF, AT_ONCE),
+        (False, True),
+        (False, True),
     )
 ]
 IDS = [
     f"{spec.restart.kind}-{spec.min_nodes}:{spec.max_nodes}+{spec.spare_nodes}-{spec.restart.backoff.max_s:g}s-{preempt}"
+    f"{'-preflight' if spec.preflight else ''}"
     for spec, preempt in CONFIGS
 ]
 
@@ -85,6 +90,13 @@ def test_a_lost_guard_is_replaced_in_every_state(spec: GroupSpec, preempt: bool)
     assert revived == states(rows) - FINAL, "only another guard knows what the dead one has left"
 
 
+@pytest.mark.parametrize(("spec", "preempt"), CONFIGS, ids=IDS)
+def test_no_round_is_joined_but_after_a_look_at_the_node_where_that_is_wished(spec: GroupSpec, preempt: bool) -> None:
+    joins = [row for row in build(spec, preempt=preempt) if Effect.JOIN_ROUND in row.effects]
+    looked = {(row.source, row.event) for row in joins} == {(State.PREFLIGHT, Event.PREFLIGHT_PASSED)}
+    assert looked is (spec.preflight is not None)
+
+
 def test_an_unused_feature_leaves_no_row() -> None:
     never = build(group(RestartKind.NEVER))
     assert State.BACKOFF not in states(never)
@@ -94,6 +106,7 @@ def test_an_unused_feature_leaves_no_row() -> None:
     assert any(row.event is Event.PREEMPTED for row in build(group(), preempt=True))
     assert not any(row.event is Event.ROUND_REPEATED for row in build(group()))
     assert any(row.event is Event.ROUND_REPEATED for row in build(group(RestartKind.ALWAYS)))
+    assert State.PREFLIGHT not in states(build(group()))
     assert State.STANDBY not in states(build(group(nodes=(2, 2))))
     assert State.STANDBY in states(build(group(nodes=(2, 2), spares=1)))
     assert State.STANDBY in states(build(group(nodes=(1, 4))))

@@ -164,9 +164,24 @@ class Connection:
 
     async def server_ms(self) -> int:
         """The server's clock; only differences between two of its readings mean anything."""
-        match await self._insist(self._reader, ("TIME",)):
+        return int(self._time_of(await self._insist(self._reader, ("TIME",))) * 1000)
+
+    async def clock(self) -> tuple[float, float, float]:
+        """The server's clock, and ours just before and after it was read, all in epoch seconds."""
+        sent_s = 0.0
+
+        def note(attempt: Attempt) -> None:
+            nonlocal sent_s
+            sent_s = attempt.at_s
+
+        reply = await self._insist(self._commands, ("TIME",), on_attempt=note)
+        took_s, heard_s = time.clock_gettime(time.CLOCK_BOOTTIME) - sent_s, time.time()
+        return self._time_of(reply), heard_s - took_s, heard_s
+
+    def _time_of(self, reply: object) -> float:
+        match reply:
             case [str(seconds), str(micros)] if seconds.isdecimal() and micros.isdecimal():
-                return int(seconds) * 1000 + int(micros) // 1000
+                return int(seconds) + int(micros) / 1_000_000
         raise RendezvousError(f"the server at {self.address.masked} does not tell the time")
 
     async def _insist(
