@@ -69,6 +69,7 @@ def _group(job: Job, group: GroupSpec) -> dict[str, Any]:
         "nodes": [group.min_nodes, group.max_nodes],
         "workers": list(_workers(job, group)),
         "restart": _plain(asdict(group.restart)),
+        "probes": _plain(asdict(group.probes)) if group.probes else None,
         "preflight": _plain(asdict(group.preflight)) if group.preflight else None,
         "machine": rows(machine(job, group)),
     }

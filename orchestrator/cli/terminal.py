@@ -219,7 +219,7 @@ def _problem(event: str, record: Mapping[str, Any], job: JobSpec) -> Line | None
         "lease_late": f"the lease is renewed late{because}",
         "log_degraded": f"the journal can be written again; it lacks {counted(lost, 'record')}",
         "worker_hung": f"rank {record.get('rank', '?')} hangs{because}",
-        "probe_failed": f"rank {record.get('rank', '?')} failed its probe{because}",
+        "probe_failed": f"rank {record.get('rank', '?')} failed its {record.get('probe', '')} probe{because}",
         "leave_failed": f"the group could not be told of the end{because}",
     }.get(event)
     return Line(text, "warn") if text else None

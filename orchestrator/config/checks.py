@@ -21,6 +21,7 @@ def check(job: JobConfig, made_up_run_id: str | None, report: Report) -> None:
     if isinstance(job.restart, RestartOnFailure):
         _backoff(job.restart, report)
         _budget(job.restart, report)
+        _kinds(job, job.restart, report)
 
 
 def _several_nodes(job: JobConfig, made_up_run_id: str | None, report: Report) -> None:
@@ -71,6 +72,22 @@ def _budget(restart: RestartOnFailure, report: Report) -> None:
             f"{per_s:g} can never trip: the delays of {limit} restarts take {least:g} s or more",
             f"allowed: above {least:g}, or null for the whole run, or shorter delays in restart.backoff",
         )
+
+
+_ASKED_BY = {"probe": "liveness", "start_timeout": "startup"}
+
+
+def _kinds(job: JobConfig, restart: RestartOnFailure, report: Report) -> None:
+    """A rule about failures that nothing of this job can find is a mistake."""
+    if not report.clean("health", "restart.rules"):
+        return
+    for at, rule in enumerate(restart.rules):
+        missing = [
+            _ASKED_BY[kind] for kind in rule.kinds if getattr(job.health, _ASKED_BY.get(kind, "kind"), None) is None
+        ]
+        if missing and len(missing) == len(rule.kinds):
+            fact = f"can never match: nothing is asked by health.{' or health.'.join(missing)}"
+            report.problem(f"restart.rules[{at}]", fact, "give that probe, or remove the rule")
 
 
 def least_delay_s(restarts: int, backoff: Backoff) -> float:

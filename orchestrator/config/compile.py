@@ -15,7 +15,7 @@ from typing import Any
 from orchestrator.config.checks import check
 from orchestrator.config.command import flag_arguments
 from orchestrator.config.convert import convert
-from orchestrator.config.health import check_health, health_spec, preflight_policy
+from orchestrator.config.health import check_health, health_spec, preflight_policy, probes_policy
 from orchestrator.config.host import Host
 from orchestrator.config.program import check_program, resolved, worker_cwd
 from orchestrator.config.report import UNRESOLVED, Report
@@ -80,6 +80,7 @@ def compile_job(
                 worker=worker,
                 restart=_restart(job.restart),
                 preflight=preflight_policy(job.health),
+                probes=probes_policy(job.health),
             ),
         ),
         rendezvous=_rendezvous(job.rendezvous),

@@ -31,7 +31,7 @@ NODE = (
 )
 """What each node decides for itself."""
 
-OF_ALL = ("preflight",)
+OF_ALL = ("preflight", "startup", "readiness", "liveness")
 """What ``health`` may ask of all nodes. Without any of it, that section is each node's own."""
 
 CARRIED = ("worker.nproc", "worker.cwd", "recipe")

@@ -15,9 +15,10 @@ from ipaddress import ip_address
 
 from orchestrator.config.command import command
 from orchestrator.config.convert import convert, key, section
+from orchestrator.config.probes import probe
 from orchestrator.config.readers import number, optional, text, whole
 from orchestrator.config.report import UNRESOLVED, Report, join, show
-from orchestrator.core.health import Check, CheckKind, PreflightPolicy
+from orchestrator.core.health import Check, CheckKind, PreflightPolicy, ProbeSpec, ProbesPolicy
 from orchestrator.core.specs import HealthSpec
 
 _PORT_MAX = 65535
@@ -148,6 +149,9 @@ class HealthHttp:
     token: str | None = key(optional(bearer), default=None)
     timeout_s: int = key(whole(2), default=60)
     server: str | None = key(optional(class_name), default=None)
+    startup: ProbeSpec | None = key(probe(fatal=True), default=None)
+    readiness: ProbeSpec | None = key(probe(fatal=False), default=None)
+    liveness: ProbeSpec | None = key(probe(fatal=True), default=None)
     preflight: tuple[Check, ...] = key(preflight, default=())
     preflight_attempts: int = key(whole(1), default=5)
     preflight_cooldown_s: float = key(number(0.01, what="seconds"), default=10.0)
@@ -160,6 +164,14 @@ def preflight_policy(health: HealthDisabled | HealthHttp) -> PreflightPolicy | N
     return PreflightPolicy(
         checks=health.preflight, attempts=health.preflight_attempts, cooldown_s=health.preflight_cooldown_s
     )
+
+
+def probes_policy(health: HealthDisabled | HealthHttp) -> ProbesPolicy | None:
+    """What each worker is asked, if anything."""
+    if isinstance(health, HealthDisabled):
+        return None
+    policy = ProbesPolicy(startup=health.startup, readiness=health.readiness, liveness=health.liveness)
+    return None if policy == ProbesPolicy() else policy
 
 
 def check_health(health: HealthDisabled | HealthHttp, report: Report) -> None:

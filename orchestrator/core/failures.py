@@ -16,7 +16,8 @@ from typing import Any, Self
 class Failure:
     """One worker's death. ``exit_code`` and ``signal`` exclude each other; both are None when nothing was spawned.
 
-    ``kind``: ``exited``, ``signaled``, ``spawn`` (``message`` has step and errno) or ``guard`` (the guard died).
+    ``kind``: ``exited``, ``signaled``, ``spawn`` (``message`` has step and errno), ``guard`` (the guard died),
+    ``probe`` (it is not alive by its probe) or ``start_timeout`` (by its startup probe it did not come up).
     ``at`` is wall-clock seconds on that node, for people only; order is decided by arrival.
     """
 
@@ -42,7 +43,7 @@ class Failure:
             return f"killed by {signal_name(self.signal)}"
         if self.exit_code is not None:
             return f"exit code {self.exit_code}"
-        return {"spawn": "could not be started", "guard": "lost with its guard"}.get(self.kind, self.kind)
+        return _HOW.get(self.kind, self.kind)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON-ready values."""
@@ -54,6 +55,14 @@ class Failure:
         known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
         known["last_lines"] = tuple(known.get("last_lines", ()))
         return cls(**known)
+
+
+_HOW = {
+    "spawn": "could not be started",
+    "guard": "lost with its guard",
+    "probe": "failed its liveness probe",
+    "start_timeout": "did not come up in time",
+}
 
 
 def signal_name(number: int) -> str:

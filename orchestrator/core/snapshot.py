@@ -24,6 +24,7 @@ class WorkerView:
     local_rank: int
     pid: int | None
     running: bool
+    ready: bool = True  # by its probes, if it has any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,10 @@ class Snapshot:
     @property
     def unready(self) -> str:
         """Why the group does not do its work now, as far as this node goes; empty if it does."""
-        return "" if self.state is State.HEALTHY else f"the group is {self.state}"
+        if self.state is not State.HEALTHY:
+            return f"the group is {self.state}"
+        ranks = [str(worker.rank) for worker in self.workers if worker.running and not worker.ready]
+        return f"rank {', '.join(ranks)} is not ready" if ranks else ""
 
     @property
     def running(self) -> int:
@@ -112,6 +116,12 @@ def metrics(shown: Snapshot, now: float, alive: bool) -> str:
         ("nodes", "gauge", "Nodes of the round.", [(own, shown.nodes)]),
         ("world_size", "gauge", "Workers of the round, on all nodes.", [(own, shown.world_size)]),
         ("workers_running", "gauge", "Workers that run on this node.", [(own, shown.running)]),
+        (
+            "worker_ready",
+            "gauge",
+            "Whether a worker does its work, by its probes.",
+            [({**own, "rank": str(worker.rank)}, worker.ready) for worker in shown.workers],
+        ),
         ("restarts_charged_total", "counter", "Restarts charged to the run.", [(own, shown.charged)]),
         ("restarts_remaining", "gauge", "Charged restarts that are left.", [(own, shown.remaining)]),
         ("failures_total", "counter", "Failures of this node's workers.", [(own, shown.failures)]),

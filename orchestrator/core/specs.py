@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from orchestrator.core.health import PreflightPolicy
+from orchestrator.core.health import PreflightPolicy, ProbesPolicy
 
 
 class RestartKind(StrEnum):
@@ -131,6 +131,7 @@ class GroupSpec:
     worker: WorkerSpec
     restart: RestartPolicy
     spare_nodes: int = 0  # agents beyond ``max_nodes`` that stand by for a gap
+    probes: ProbesPolicy | None = None  # what each worker is asked
     preflight: PreflightPolicy | None = None  # what each node is looked at for before each join
 
 

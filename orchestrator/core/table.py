@@ -133,6 +133,16 @@ REPEAT_WAITS: Table = (
 )  # fmt: skip
 """The same word, come late."""
 
+PROBES: Table = (
+    Row(S.STARTING,   E.PROBE_FAILED,         S.STOPPING,    (F.REPORT_FAILURE, F.STOP_WORKERS)),
+    Row(S.HEALTHY,    E.PROBE_FAILED,         S.STOPPING,    (F.REPORT_FAILURE, F.STOP_WORKERS)),
+    Row(S.STOPPING,   E.PROBE_FAILED,         S.STOPPING,    (F.REPORT_FAILURE,)),
+    Row(S.DRAINING,   E.PROBE_FAILED,         S.DRAINING),
+    Row(S.DECIDING,   E.PROBE_FAILED,         S.DECIDING),
+    Row(S.CLOSING,    E.PROBE_FAILED,         S.CLOSING),
+)  # fmt: skip
+"""A worker that a startup or liveness probe gives up has failed. The guard's death may overtake that news."""
+
 PREFLIGHT: Table = (
     Row(S.PREFLIGHT,  E.PREFLIGHT_PASSED,     S.RENDEZVOUS,  (F.JOIN_ROUND,)),
     Row(S.PREFLIGHT,  E.PREFLIGHT_FAILED,     S.PREFLIGHT,   (F.RUN_PREFLIGHT,)),
@@ -158,6 +168,8 @@ def build(spec: GroupSpec, *, preempt: bool = False) -> Table:
         rows += PEERS
     if spec.restart.kind is not RestartKind.NEVER:
         rows += _restart_blocks(spec)
+    if spec.probes is not None and spec.probes.can_fail:
+        rows += PROBES
     if spec.preflight is not None:
         rows = [*map(_through_preflight, rows), *PREFLIGHT]
     states = {state for row in rows for state in (row.source, row.target)}

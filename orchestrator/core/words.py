@@ -46,6 +46,7 @@ class Event(StrEnum):
     WORKER_FAILED = "worker_failed"  # the first local failure of a round
     WORKERS_STOPPED = "workers_stopped"  # no process of ours is left
     WORKERS_UNKILLABLE = "workers_unkillable"  # some survived SIGKILL for stop.kill_wait_s
+    PROBE_FAILED = "probe_failed"  # a local worker did not come up in time, or is no longer alive
     PEER_FAILED = "peer_failed"  # another agent's failure ended the round
     ROUND_SUPERSEDED = "round_superseded"  # the membership changed: a member was lost, or more may join
     RESTART_DECIDED = "restart_decided"

@@ -134,6 +134,7 @@ class Agent:
     async def _consume(self, tasks: asyncio.TaskGroup) -> None:
         self._performer.start(tasks)
         self._membership.attach(tasks)
+        self._workers.attach(tasks)
         self.post(Message(event=Event.AGENT_STARTED))
         while self._machine.state not in FINAL:
             message = await self._inbox.get()

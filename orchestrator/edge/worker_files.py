@@ -30,10 +30,10 @@ class Worker:
     pid: int | None = None
     ended: bool = False
 
-    def view(self) -> WorkerView:
+    def view(self, *, ready: bool) -> WorkerView:
         """What others may know of it."""
         running = self.pid is not None and not self.ended
-        return WorkerView(self.place.rank, self.place.local_rank, self.pid, running)
+        return WorkerView(self.place.rank, self.place.local_rank, self.pid, running, ready and running)
 
     def make_directory(self) -> None:
         """Make its directory; what an earlier run of the same run_id left there is kept beside it, as RANK~1."""

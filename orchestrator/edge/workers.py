@@ -6,6 +6,7 @@ What follows from that is the machine's business.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core.failures import Failure
+from orchestrator.core.health import ProbeKind
 from orchestrator.core.ranks import fill_in, places, worker_env
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.snapshot import WorkerView
@@ -24,6 +26,7 @@ from orchestrator.edge.failed import Failed, FailureBook
 from orchestrator.edge.filework import FileThread
 from orchestrator.edge.guard.client import Exited, Spawned, SpawnFailed
 from orchestrator.edge.messages import Message, Post
+from orchestrator.edge.probes import Probes
 from orchestrator.edge.processes import Processes
 from orchestrator.edge.tail import Tailer, render_prefix
 from orchestrator.edge.worker_files import Worker
@@ -56,7 +59,15 @@ class LocalWorkers:
         self._making, self._reading = FileThread("workers' directories"), FileThread("workers' last words")
         self._logs = Path(job.logs.dir, group.role).absolute()
         self.failed = FailureBook()
+        self._probes: Probes | None = None
+        if group.probes is not None:
+            self._probes = Probes(job, group, group.probes, processes=processes, failed=self._probe_failed, log=log)
         processes.on_worker = self._hear
+
+    def attach(self, tasks: asyncio.TaskGroup) -> None:
+        """Where the tasks that ask workers how they are belong."""
+        if self._probes is not None:
+            self._probes.attach(tasks)
 
     # -- starting
 
@@ -65,6 +76,7 @@ class LocalWorkers:
 
         None of them is, if this is cancelled.
         """
+        self._ask_no_more()
         self._seat, self._told, self._workers = seat, set(), {}
         self.failed.begin_round()
         home = self._logs / str(seat.round)
@@ -132,6 +144,7 @@ class LocalWorkers:
 
     async def stop(self) -> list[int]:
         """Stop all of them and whatever they left behind; returns the pids that would not die."""
+        self._ask_no_more()
         policy = self._job.stop
         handles = list(self._workers)
         if not handles:
@@ -144,7 +157,12 @@ class LocalWorkers:
 
     def kill(self) -> None:
         """Kill them now; a stop under way ends the sooner for it."""
+        self._ask_no_more()
         self._processes.guard.kill(list(self._workers))
+
+    def _ask_no_more(self) -> None:
+        if self._probes is not None:
+            self._probes.end_all()
 
     def forward(self, signum: int) -> None:
         """Pass a signal on to the workers as it is."""
@@ -152,6 +170,7 @@ class LocalWorkers:
 
     def lost(self) -> None:
         """The guard died, and they with it: that is this round's failure, if some still ran and it had none before."""
+        self._ask_no_more()
         dead = [worker for worker in self._workers.values() if not worker.ended]
         for worker in dead:
             worker.ended = True
@@ -162,7 +181,10 @@ class LocalWorkers:
 
     def views(self) -> tuple[WorkerView, ...]:
         """This round's workers, as they are now."""
-        return tuple(worker.view() for worker in self._workers.values())
+        probes = self._probes
+        return tuple(
+            worker.view(ready=probes is None or probes.ready(worker.handle)) for worker in self._workers.values()
+        )
 
     async def end(self) -> None:
         """No worker is left, and none will be started: wait for the last explanations of failures."""
@@ -179,6 +201,8 @@ class LocalWorkers:
         match event:
             case Spawned():
                 worker.pid = event.pid
+                if self._probes is not None:
+                    self._probes.begin(worker.handle, worker.place)
                 self._log("worker_started", rank=worker.place.rank, local_rank=worker.place.local_rank, pid=event.pid)
                 if all(other.pid is not None for other in self._workers.values()):
                     self._tell(Event.WORKERS_STARTED, f"{len(self._workers)} workers run")
@@ -191,6 +215,8 @@ class LocalWorkers:
 
     def _exited(self, worker: Worker, event: Exited) -> None:
         worker.ended = True
+        if self._probes is not None:
+            self._probes.end(worker.handle)
         kind = "signaled" if event.signal is not None else "exited"
         place = worker.place
         self._log(
@@ -224,12 +250,16 @@ class LocalWorkers:
         failure = self._failure("spawn", worker.place.rank, worker.place.local_rank)
         self._fail(Failed(replace(failure, message=f"{program}: {os.strerror(errno)} (at {step})"), errno))
 
-    def _fail(self, failed: Failed) -> None:
+    def _probe_failed(self, handle: int, kind: ProbeKind, why: str) -> None:
+        worker = self._workers[handle]
+        word = "start_timeout" if kind is ProbeKind.STARTUP else "probe"
+        failure = self._failure(word, worker.place.rank, worker.place.local_rank)
+        self._fail(Failed(replace(failure, pid=worker.pid, message=why)), event=Event.PROBE_FAILED)
+
+    def _fail(self, failed: Failed, event: Event = Event.WORKER_FAILED) -> None:
         self.failed.add(failed)
         failure = failed.failure
-        self._post(
-            Message(event=Event.WORKER_FAILED, reason=f"rank {failure.rank}: {failure.how()}", round=failure.round)
-        )
+        self._post(Message(event=event, reason=f"rank {failure.rank}: {failure.how()}", round=failure.round))
 
     def _failure(self, kind: str, rank: int, local_rank: int) -> Failure:
         return Failure(

@@ -57,7 +57,14 @@ def test_help_names_every_key_with_its_default(tmp_path: Path) -> None:
     for group in ("restart", "rendezvous", "stop", "logs"):
         del composed[group]["kind"]
     composed["health"] = {"port": 0, "host": "127.0.0.1", "token": None, "timeout_s": 60, "server": None}
-    composed["health"] |= {"preflight": [], "preflight_attempts": 5, "preflight_cooldown_s": 10}
+    composed["health"] |= {
+        "startup": None,
+        "readiness": None,
+        "liveness": None,
+        "preflight": [],
+        "preflight_attempts": 5,
+        "preflight_cooldown_s": 10,
+    }
     composed["logs"]["prefix"] = "[{role}{rank}] "
     composed["rendezvous"]["reopen"] = 0  # as Slurm counts
     assert yaml.safe_load(shown) == {**composed, **made_up}

@@ -558,7 +558,7 @@ BAD = [
         ["restart.rules=[{kinds: [hang], action: fatal}]", *RUN],
         None,
         [
-            "restart.rules[0].kinds[0]: 'hang' is not allowed; allowed: spawn [override restart.rules=[{kinds: [hang], action: fatal}]]",
+            "restart.rules[0].kinds[0]: 'hang' is not allowed; allowed: probe, spawn, start_timeout [override restart.rules=[{kinds: [hang], action: fatal}]]",
         ],
     ),
     Bad(

@@ -77,7 +77,7 @@ def test_a_token_is_never_shown(commands: Commands) -> None:
     [
         (
             "health.prot=1",
-            "health.prot: unknown key; did you mean 'port'? known: host, port, preflight, preflight_attempts, preflight_cooldown_s, server, timeout_s, token [override health.prot=1]",
+            "health.prot: unknown key; did you mean 'port'? known: host, liveness, port, preflight, preflight_attempts, preflight_cooldown_s, readiness, server, startup, timeout_s, token [override health.prot=1]",
         ),
         (
             "health.port=70000",
@@ -157,6 +157,78 @@ def test_each_check_is_read_with_its_limit(commands: Commands) -> None:
 )
 def test_a_check_that_is_none_is_told(commands: Commands, checks: str, says: str) -> None:
     assert preflight(commands, checks) == ([says], None)
+
+
+def probe(commands: Commands, kind: str, text: str) -> tuple[list[str], Any]:
+    word = f"health.{kind}={{{text}}}"
+    said = commands.ctl("plan", "--json", word, *RUN)
+    found = json.loads(said.out)["groups"][0]["probes"] if said.code == 0 else None
+    return [line.removesuffix(f" [override {word}]") for line in said.errors], found
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("exec: [./alive, __rank__]", {"way": "exec", "cmd": ["./alive", "__rank__"]}),
+        ("http: {port: 8000, path: /healthz}", {"way": "http", "port": "8000", "path": "/healthz"}),
+        ("tcp: {port: 80__local_rank__, host: h}", {"way": "tcp", "port": "80__local_rank__", "host": "h"}),
+        ("file: {path: /a, fresh_s: 5}, period_s: 2", {"way": "file", "path": "/a", "fresh_s": 5, "period_s": 2}),
+    ],
+)
+def test_a_probe_asks_in_one_of_four_ways(commands: Commands, text: str, read: dict[str, Any]) -> None:
+    errors, found = probe(commands, "liveness", text)
+    assert errors == []
+    assert found["startup"] is None
+    assert {name: found["liveness"][name] for name in read} == read
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("period_s: 1", "health.liveness: does not say how to ask; allowed: one of exec, http, tcp, file"),
+        (
+            "tcp: {port: 1}, file: {path: /a}",
+            "health.liveness: asks by tcp and by file; allowed: one of exec, http, tcp, file",
+        ),
+        ("tcp: {}", "health.liveness.tcp.port: is missing; say what to ask: tcp: {port: 8000}"),
+        (
+            "tcp: {port: 0}",
+            "health.liveness.tcp.port: 0 is not a port; allowed: 1 to 65535, or with macros, as in 80__local_rank__",
+        ),
+        (
+            "http: {port: 1, path: a b}",
+            "health.liveness.http.path: 'a b' is not a path; allowed: a path such as /healthz, without spaces",
+        ),
+        (
+            "tcp: {port: 1}, success_threshold: 2",
+            "health.liveness.success_threshold: 2 is too large; allowed: 1; only readiness can ask for more",
+        ),
+        ("tcp: {port: 1}, period_s: 0", "health.liveness.period_s: 0 is too small; allowed: seconds from 0.1"),
+        (
+            "tpc: {port: 1}",
+            "health.liveness.tpc: unknown key; did you mean 'tcp'? known: exec, failure_threshold, file, http, initial_delay_s, period_s, success_threshold, tcp, timeout_s",
+        ),
+    ],
+)
+def test_a_probe_that_cannot_be_asked_is_told(commands: Commands, text: str, says: str) -> None:
+    assert probe(commands, "liveness", text) == ([says], None)
+
+
+def test_a_rule_about_a_probe_that_is_not_there_can_never_match(commands: Commands) -> None:
+    rules = "restart.rules=[{kinds: [probe], action: fatal}]"
+    said = commands.ctl("plan", rules, *RUN)
+    assert said.errors == [
+        (
+            "restart.rules[0]: can never match: nothing is asked by health.liveness; give that probe, or remove the rule "
+            f"[override {rules}]"
+        )
+    ]
+    assert commands.ctl("plan", rules, "health.liveness={tcp: {port: 1}}", *RUN).code == 0
+    assert commands.ctl("plan", "restart.rules=[{kinds: [probe, spawn], action: fatal}]", *RUN).code == 0
+
+
+def test_readiness_may_ask_for_several_successes(commands: Commands) -> None:
+    assert probe(commands, "readiness", "tcp: {port: 1}, success_threshold: 2")[0] == []
 
 
 def test_what_all_nodes_are_looked_at_for_is_the_jobs() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from orchestrator.core.health import Check, CheckKind, PreflightPolicy
+from orchestrator.core.health import Check, CheckKind, PreflightPolicy, ProbeSpec, ProbesPolicy, ProbeWay
 from orchestrator.core.specs import Backoff, Budget, GroupSpec, RestartKind, RestartPolicy, Rule, WorkerSpec
 
 BACKOFF = Backoff(initial_s=1, factor=2, max_s=60, jitter=0.1, reset_after_s=300)
 AT_ONCE = Backoff(initial_s=0, factor=1, max_s=0, jitter=0, reset_after_s=0)
 
 PREFLIGHT = PreflightPolicy(checks=(Check(kind=CheckKind.FDS, timeout_s=30, bound=10),), attempts=3, cooldown_s=10)
+
+PROBES = ProbesPolicy(liveness=ProbeSpec(way=ProbeWay.TCP, port="1"))
 
 
 def policy(
@@ -31,6 +33,7 @@ def group(
     budget: int | None = 3,
     spares: int = 0,
     preflight: bool = False,
+    probes: bool = False,
 ) -> GroupSpec:
     return GroupSpec(
         role="default",
@@ -39,5 +42,6 @@ def group(
         worker=WorkerSpec(cmd=("true",), nproc=2),
         restart=policy(kind, backoff=backoff, budget=budget),
         spare_nodes=spares,
+        probes=PROBES if probes else None,
         preflight=PREFLIGHT if preflight else None,
     )

@@ -46,6 +46,11 @@ def test_only_a_healthy_group_is_ready(state: State) -> None:
     assert (replace(AT, state=state).unready == "") is (state is State.HEALTHY)
 
 
+def test_a_running_worker_that_is_not_ready_makes_the_group_so() -> None:
+    assert replace(BUSY, workers=(WorkerView(2, 0, 11, True, False),)).unready == "rank 2 is not ready"
+    assert replace(BUSY, workers=(WorkerView(2, 0, 11, False, False),)).unready == "", "it has succeeded before others"
+
+
 def test_metrics_show_each_state_once_and_exactly_one_is_set() -> None:
     found = samples(metrics(BUSY, 200.0, alive=True))
     states = {labels: value for (name, labels), value in found.items() if name == "orchestrator_state"}
@@ -92,7 +97,7 @@ def test_labels_are_escaped() -> None:
 def test_the_status_has_the_round_the_workers_and_the_last_failure_in_short() -> None:
     told = BUSY.to_dict(200.0)
     assert (told["state"], told["worker_state"], told["round"], told["ready"]) == ("HEALTHY", "HEALTHY", 3, True)
-    assert told["workers"][0] == {"rank": 2, "local_rank": 0, "pid": 11, "running": True}
+    assert told["workers"][0] == {"rank": 2, "local_rank": 0, "pid": 11, "running": True, "ready": True}
     assert told["restarts"] == {"charged": 1, "remaining": 2}
     assert (told["failures"]["count"], told["failures"]["last"]["exit_code"]) == (1, 3)
     assert "last_lines" not in told["failures"]["last"]

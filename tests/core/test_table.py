@@ -17,8 +17,8 @@ from orchestrator.errors import IllegalEvent
 from tests.core.specs import AT_ONCE, BACKOFF, group
 
 CONFIGS = [
-    (group(kind, nodes=(low, high), spares=spares, backoff=backoff, preflight=preflight), preempt)
-    for kind, (low, high, spares), backoff, preempt, preflight in product(
+    (group(kind, nodes=(low, high), spares=spares, backoff=backoff, preflight=health, probes=health), preempt)
+    for kind, (low, high, spares), backoff, preempt, health in product(
         RestartKind,
         ((1, 1, 0), (2, 2, 0), (1, 4, 0), (1, 1, 1), (2, 2, 1)),
         (BACKOFF, AT_ONCE),
@@ -28,7 +28,7 @@ CONFIGS = [
 ]
 IDS = [
     f"{spec.restart.kind}-{spec.min_nodes}:{spec.max_nodes}+{spec.spare_nodes}-{spec.restart.backoff.max_s:g}s-{preempt}"
-    f"{'-preflight' if spec.preflight else ''}"
+    f"{'-health' if spec.preflight else ''}"
     for spec, preempt in CONFIGS
 ]
 
@@ -107,6 +107,8 @@ def test_an_unused_feature_leaves_no_row() -> None:
     assert not any(row.event is Event.ROUND_REPEATED for row in build(group()))
     assert any(row.event is Event.ROUND_REPEATED for row in build(group(RestartKind.ALWAYS)))
     assert State.PREFLIGHT not in states(build(group()))
+    assert State.PREFLIGHT not in states(build(group(probes=True)))
+    assert not any(row.event is Event.PROBE_FAILED for row in build(group(preflight=True)))
     assert State.STANDBY not in states(build(group(nodes=(2, 2))))
     assert State.STANDBY in states(build(group(nodes=(2, 2), spares=1)))
     assert State.STANDBY in states(build(group(nodes=(1, 4))))
