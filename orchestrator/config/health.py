@@ -147,7 +147,7 @@ class HealthHttp:
     port: int = key(whole(0, _PORT_MAX), default=0)
     host: str = key(listen_host, default="127.0.0.1")
     token: str | None = key(optional(bearer), default=None)
-    timeout_s: int = key(whole(2), default=60)
+    timeout_s: int = key(whole(3), default=60)
     server: str | None = key(optional(class_name), default=None)
     startup: ProbeSpec | None = key(probe(fatal=True), default=None)
     readiness: ProbeSpec | None = key(probe(fatal=False), default=None)

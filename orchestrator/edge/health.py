@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -21,7 +22,8 @@ from orchestrator.edge.httpd import Answer, HttpServer, Request
 from orchestrator.edge.journal import Journal, Record, plain
 from orchestrator.errors import ConfigError, Problem
 
-BEAT_S = 0.5  # between two turns of a loop that has nothing to do
+STOP_WITHIN_S = 10.0
+BEAT_S = 1.0  # between two turns of a loop that has nothing to do
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -219,12 +221,21 @@ def start_server(spec: HealthSpec, board: Board) -> Any:  # noqa: ANN401 - the u
 
 
 def stop_server(server: Any) -> str:  # noqa: ANN401 - as above
-    """Stop it; returns what went wrong, for a user's class may raise anything, and a job's end must not."""
-    try:
-        server.stop()
-    except Exception as error:  # noqa: BLE001 - the user's own code
-        return f"health.server: stop() failed: {_said(error)}"
-    return ""
+    """Stop it; returns what went wrong, for a user's class may raise anything or hang, and a job's end must not."""
+    trouble: list[str] = []
+
+    def stop() -> None:
+        try:
+            server.stop()
+        except Exception as error:  # noqa: BLE001 - the user's own code
+            trouble.append(f"health.server: stop() failed: {_said(error)}")
+
+    thread = threading.Thread(target=stop, name="health stop", daemon=True)
+    thread.start()
+    thread.join(STOP_WITHIN_S)
+    if thread.is_alive():
+        return f"health.server: stop() has not returned within {STOP_WITHIN_S:g} s"
+    return trouble[0] if trouble else ""
 
 
 def _imported(name: str) -> Any:  # noqa: ANN401 - checked only for what is needed

@@ -85,7 +85,7 @@ def test_a_token_is_never_shown(commands: Commands) -> None:
         ),
         (
             "health.timeout_s=1",
-            "health.timeout_s: 1 is too small; allowed: a whole number from 2 [override health.timeout_s=1]",
+            "health.timeout_s: 1 is too small; allowed: a whole number from 3 [override health.timeout_s=1]",
         ),
         (
             "health.server=mymodule",

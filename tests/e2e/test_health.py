@@ -8,6 +8,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conftest import Launcher, Nodes
 from tests.e2e.harness import FAST, SLEEP, Launch, python, until
 
@@ -63,7 +65,7 @@ import asyncio, signal, time
 import orchestrator.edge.agent as agent
 forward = agent.Agent.forward
 def block(self, signum):
-    time.sleep(6)
+    time.sleep(8)
 agent.Agent.forward = block
 """
 
@@ -74,7 +76,7 @@ def test_a_loop_that_is_blocked_is_not_alive_and_is_again_when_it_turns(launch: 
         BLOCKED + "from orchestrator import HealthCheckServer\nclass Mine(HealthCheckServer):\n    pass\n"
     )
     env = {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
-    run = launch("health.timeout_s=2", "health.server=blocked:Mine", *SLEEP, env=env)
+    run = launch("health.timeout_s=3", "health.server=blocked:Mine", *SLEEP, env=env)
     run.await_healthy()
     assert ask(run, "/livez")[0] == 200
     run.signal(10)  # SIGUSR1, which an agent forwards; this one sleeps over it
@@ -130,6 +132,21 @@ def test_a_server_that_cannot_start_keeps_everything_from_starting(launch: Launc
         "choose another, or 0 for a free one\n"
     )
     assert run.journal == []
+
+
+def test_a_token_is_asked_for_and_kept_out_of_every_file(launch: Launcher) -> None:
+    run = launch("health.token=hunter22", "health.host=0.0.0.0", *SLEEP)
+    run.await_healthy()
+    url = run.await_event("health_listening")["url"].replace("0.0.0.0", "127.0.0.1")
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{url}/status", timeout=10)
+    request = urllib.request.Request(f"{url}/status", headers={"Authorization": "Bearer hunter22"})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        assert "hunter22" not in response.read().decode()
+    run.signal(15)
+    assert run.wait() == 143
+    for path in run.directory.rglob("*"):
+        assert not path.is_file() or b"hunter22" not in path.read_bytes(), path
 
 
 def test_torchelastics_variable_turns_it_on(launch: Launcher) -> None:

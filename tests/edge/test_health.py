@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -18,7 +19,7 @@ from orchestrator import HealthCheckServer
 from orchestrator.core.snapshot import Snapshot
 from orchestrator.core.specs import HealthSpec
 from orchestrator.core.words import State
-from orchestrator.edge.health import Board, start_server
+from orchestrator.edge.health import Board, start_server, stop_server
 from orchestrator.edge.httpd import CONNECTIONS, HEAD_BYTES, Answer
 from orchestrator.errors import ConfigError
 
@@ -271,6 +272,33 @@ def test_a_users_class_that_does_not_start_is_one_clear_error(
     (problem,) = caught.value.problems
     assert problem.path == "health.server"
     assert problem.fact.startswith(says)
+
+
+def test_a_users_class_that_cannot_stop_keeps_nobody_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Raises:
+        def stop(self) -> None:
+            raise RuntimeError("no")
+
+    class Hangs:
+        def stop(self) -> None:
+            threading.Event().wait()
+
+    monkeypatch.setattr("orchestrator.edge.health.STOP_WITHIN_S", 0.2)
+    assert stop_server(Raises()) == "health.server: stop() failed: RuntimeError: no"
+    assert stop_server(Hangs()) == "health.server: stop() has not returned within 0.2 s"
+
+
+def test_an_ipv6_address_is_listened_on(board: Board) -> None:
+    try:
+        server = start_server(replace(SPEC, host="::1"), board)
+    except ConfigError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    try:
+        assert server.url.startswith("http://[::1]:")
+        with urllib.request.urlopen(f"{server.url}/livez", timeout=10) as response:
+            assert response.status == 200
+    finally:
+        server.stop()
 
 
 def test_a_port_that_is_taken_is_an_error_with_its_remedy(board: Board) -> None:
