@@ -22,6 +22,7 @@ DAY_MS, BOUND_MS = 86_400_000, 240_000
 NAMES = st.sampled_from("abcde")
 PICK = st.integers(0, 11)
 SPAN = st.sampled_from([0, 10, 1000, 2000, 4000, 7000, 13_000])  # ms, in which everybody does what is due
+MISHAP = st.sampled_from(["fail", "succeed", "leave", "spawn", "wish"])
 DELAY = st.sampled_from([0.0, 0.5, 3.0])
 HAND = st.sampled_from(["lane", "keeper"])
 ACTION = st.sampled_from([RuleAction.RETRY, RuleAction.RETRY, RuleAction.RETRY_FREE, RuleAction.FATAL])
@@ -181,7 +182,7 @@ class Model(RuleBasedStateMachine):
     def close(self, pick: int, span_ms: int) -> None:
         if (agent := self.some(pick)) is not None:
             closed = finish(agent.store.close(agent.claim, Outcome.STOPPED, 143, f"closed by {agent.nonce}", None))
-            self.world.oracle.told(agent, closed, self.world.now)
+            self.world.hearsay.told(agent, closed, self.world.now)
             agent.leave("stopped")
             self.world.tell()
         self.world.run(span_ms)
@@ -215,6 +216,7 @@ class Model(RuleBasedStateMachine):
     @rule(by_ms=st.sampled_from([-DAY_MS, -3000, -1, 1000, 3000, 5000, DAY_MS]), span_ms=SPAN)
     def set_clock(self, by_ms: int, span_ms: int) -> None:
         self.world.offset_ms += by_ms
+        self.world.hearsay.clock_set = True
         if by_ms > 0:
             self.world.oracle.history.clock_set = True
         self.world.run(span_ms)
@@ -226,10 +228,8 @@ class Model(RuleBasedStateMachine):
         self.world.forget()
         self.world.run(span_ms)
 
-    @rule(
-        pick=PICK, what=st.sampled_from(["fail", "succeed", "leave", "spawn", "wish"]), spans_ms=st.tuples(SPAN, SPAN)
-    )
-    def fall_behind(self, pick: int, what: str, spans_ms: tuple[int, int]) -> None:
+    @rule(pick=PICK, what=MISHAP, spans_ms=st.tuples(SPAN, SPAN), rests=st.booleans())
+    def fall_behind(self, pick: int, what: str, spans_ms: tuple[int, int], *, rests: bool) -> None:
         """A replica takes over that has not heard of the last that happened."""
         self.world.remember()
         agent = self.some(pick, Phase.RUNNING)
@@ -247,6 +247,8 @@ class Model(RuleBasedStateMachine):
         self.world.run(spans_ms[0])
         self.world.go_back()
         self.world.run(spans_ms[1])
+        if rests:
+            self.world.come_to_rest(BOUND_MS)
 
     @rule(newcomers=st.integers(0, 3), spans_ms=st.tuples(SPAN, SPAN))
     def go_on_apart(self, newcomers: int, spans_ms: tuple[int, int]) -> None:

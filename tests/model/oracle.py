@@ -1,22 +1,17 @@
 """What must hold of a group, whatever happens to it, said without its scripts.
 
-The oracle hears of every command that the server executed, with what was stored before and after it, and of everything
-that an agent is told. A *history* is what one server remembers: losing its memory begins another one. What is promised
-across histories is only what somebody alive has carried over, which is what the claims of commands show.
+The oracle hears of every command that the server executed, with what was stored before and after it. A *history* is
+what one server remembers: losing its memory begins another one. What is promised across histories is only what somebody
+alive has carried over, which is what the claims of commands show.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
-from orchestrator.core.rendezvous import Seat, Standing, Waiting
 from orchestrator.core.specs import Budget
 from tests.model.history import Command, History, Key, Round, Rules
 from tests.model.seen import Seen
-
-if TYPE_CHECKING:
-    from tests.model.agent import Agent
 
 SEVERITY = {"retry_free": 1, "retry": 2}
 UNPAID = ("two servers had", "the server had fallen behind")  # ends that nobody is known to be interrupted by
@@ -33,7 +28,6 @@ class Oracle:
         self.reported: dict[Key, set[str]] = {}  # who reported success, to whatever server
         self.broken = False
         self.may_repeat = False  # a server without memory and with a clock that lags can make a token again
-        self.knew: dict[str, tuple[int, set[int]]] = {}  # nonce -> forgiven, and rounds whose charges the agent knows
 
     def must(self, holds: object, what: str) -> None:
         """Fail unless it holds."""
@@ -101,6 +95,7 @@ class Oracle:
         if command.name == "join" and command.node in after.waiting and after.nonces[command.node] == command.nonce:
             self.history.arrivals += 1
             self.history.arrived.setdefault(command.nonce, self.history.arrivals)
+        self._parted(command, before, after)
         if after.state == "settled":
             known = self.book.get(after.key)
             again = self.may_repeat and known is not None and known.addr != after.group.get("addr")
@@ -112,6 +107,14 @@ class Oracle:
         self._patience(command, before, after)
         for name in after.seats if after.state == "settled" else ():
             self.history.arrived.pop(after.nonces.get(name, ""), None)
+
+    def _parted(self, command: Command, before: Seen, after: Seen) -> None:
+        """Two servers have gone on from a common past: neither's round stands once they have met."""
+        if command.slot < 0 or before.state != "settled" or command.key == before.key:
+            return
+        older = command.round < before.round and command.token < before.token
+        newer = command.round > before.round and command.token > before.token
+        self.must(older or newer or after.state != "settled" or after.key != before.key, "two histories have met")
 
     def _patience(self, command: Command, before: Seen, after: Seen) -> None:
         """Once MIN are in, the others are waited for, but not for ever."""
@@ -250,34 +253,3 @@ class Oracle:
         if after.state == "settled" and standing and standing.number == after.round and self.history.whole:
             missing = [name for name in standing.seats if (after.key, name) not in self.history.reported]
             self.must(missing, f"everybody has reported, and round {after.round} stands")
-
-    # -- what agents are told
-
-    def told(self, agent: Agent, said: object, now: Seen) -> None:
-        """An agent hears something."""
-        claim = agent.claim
-        ours, before = {charge.round for charge in claim.ledger.charges}, self.knew.get(agent.nonce, (0, set()))
-        self.must(before[0] != claim.ledger.forgiven or before[1] <= ours, f"{agent.name} knew of {before}, now {ours}")
-        self.knew[agent.nonce] = claim.ledger.forgiven, ours
-        if isinstance(said, Seat):
-            known = self.book.get((said.token, said.members_hash))
-            self.must(known, f"a seat in a round that never was: {said}")
-            if known:
-                facts = (said.round, said.size, said.world_size, said.members_hash, said.master_addr)
-                self.must(
-                    facts == (known.number, known.size, known.world, known.hash, known.addr), f"{said} of {known}"
-                )
-                self.must(known.seats.get(agent.name) == (said.slot, said.base_rank), f"{said} of {known}")
-            self.must(
-                (said.round, said.token) == (claim.round, claim.token)
-                or (said.round > claim.round and said.token > claim.token),
-                f"{agent.name} was in {claim.round}/{claim.token}, and is given {said.round}/{said.token}",
-            )
-            known_to_all = self.history.whole
-            self.must(
-                said.charged >= claim.charged or not known_to_all, f"{agent.name} knew of {claim.charged} charges"
-            )
-        elif isinstance(said, Waiting):
-            self.must(said.due_ms >= 0, "due is in the future")
-        elif isinstance(said, Standing) and now.state == "settled":
-            self.must((now.round, now.token) == (claim.round, claim.token), "what stands is what was claimed")

@@ -44,4 +44,4 @@ def hold(machine: type[RuleBasedStateMachine], examples: int, steps: int) -> Non
 @pytest.mark.slow
 @pytest.mark.timeout(max(120, 400 * EFFORT))
 def test_promises_hold_on_every_path(url: str) -> None:
-    hold(type("ModelHere", (Model,), {"url": url}), examples=350, steps=30)
+    hold(type("ModelHere", (Model,), {"url": url}), examples=300, steps=30)

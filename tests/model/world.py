@@ -17,6 +17,7 @@ from orchestrator.edge.redis.group import GroupStore
 from orchestrator.edge.redis.scripts import group_keys
 from tests.edge.servers import RENDEZVOUS
 from tests.model.agent import Agent, Phase
+from tests.model.hearsay import Hearsay
 from tests.model.history import Command, History, Rules
 from tests.model.oracle import Oracle
 from tests.model.seen import PEEK, Seen, seen
@@ -40,6 +41,7 @@ class World:
     def __init__(self, url: str, rules: Rules, *, pace_ms: int = 1) -> None:
         self.rules = rules
         self.oracle = Oracle(rules)
+        self.hearsay = Hearsay(self.oracle)
         self.run_id = f"run-{secrets.token_hex(4)}"
         self.keys = group_keys(self.run_id, "r")
         self.connection = VirtualConnection(url, lambda: self.server_ms, self._executed)
@@ -102,7 +104,7 @@ class World:
             bid=Bid(nproc=nproc, addr=f"addr-{nonce}", port=1000, hint=hint),
             lease_s=rules.lease_s,
             now_s=lambda: self.true_ms / 1000,
-            told=lambda who, said: self.oracle.told(who, said, self.now),
+            told=lambda who, said: self.hearsay.told(who, said, self.now),
             listens=listens,
             lane_due=self.true_ms / 1000,
         )
