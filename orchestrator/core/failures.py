@@ -16,7 +16,8 @@ from typing import Any, Self
 class Failure:
     """One worker's death. ``exit_code`` and ``signal`` exclude each other; both are None when nothing was spawned.
 
-    ``kind``: ``exited``, ``signaled``, ``spawn`` (``message`` has step and errno) or ``guard`` (the guard died).
+    ``kind``: ``exited``, ``signaled``, ``spawn`` (``message`` has step and errno), ``guard`` (the guard died) or ``hang``
+    (``message`` says by which limit, ``stacks`` where it was).
     ``at`` is wall-clock seconds on that node, for people only; order is decided by arrival.
     """
 
@@ -32,6 +33,7 @@ class Failure:
     message: str = ""
     error_type: str = ""
     traceback: str = ""
+    stacks: str = ""
     last_lines: tuple[str, ...] = ()
     log: str = ""
     at: float = 0.0
@@ -42,7 +44,9 @@ class Failure:
             return f"killed by {signal_name(self.signal)}"
         if self.exit_code is not None:
             return f"exit code {self.exit_code}"
-        return {"spawn": "could not be started", "guard": "lost with its guard"}.get(self.kind, self.kind)
+        return {"spawn": "could not be started", "guard": "lost with its guard", "hang": "hung"}.get(
+            self.kind, self.kind
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON-ready values."""

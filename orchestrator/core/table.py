@@ -133,6 +133,16 @@ REPEAT_WAITS: Table = (
 )  # fmt: skip
 """The same word, come late."""
 
+WATCHDOG: Table = (
+    Row(S.STARTING,   E.WORKER_HUNG,          S.STOPPING,    (F.REPORT_FAILURE, F.STOP_WORKERS)),
+    Row(S.HEALTHY,    E.WORKER_HUNG,          S.STOPPING,    (F.REPORT_FAILURE, F.STOP_WORKERS)),
+    Row(S.STOPPING,   E.WORKER_HUNG,          S.STOPPING,    (F.REPORT_FAILURE,)),
+    Row(S.DRAINING,   E.WORKER_HUNG,          S.DRAINING),
+    Row(S.DECIDING,   E.WORKER_HUNG,          S.DECIDING),
+    Row(S.CLOSING,    E.WORKER_HUNG,          S.CLOSING),
+)  # fmt: skip
+"""A worker that hangs has failed. The guard's death may overtake the news, which is of no use any more then."""
+
 BUSY: frozenset[State] = frozenset({S.STARTING, S.HEALTHY})  # workers run and nobody stops them yet
 ENDING: frozenset[State] = frozenset({S.STOPPING, S.DRAINING})  # workers are being stopped
 
@@ -147,6 +157,8 @@ def build(spec: GroupSpec, *, preempt: bool = False) -> Table:
         rows += STANDBY
     if spec.max_nodes > 1:
         rows += PEERS
+    if spec.watchdog.can_fail:
+        rows += WATCHDOG
     if spec.restart.kind is not RestartKind.NEVER:
         rows += _restart_blocks(spec)
     states = {state for row in rows for state in (row.source, row.target)}

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from orchestrator.core.specs import Backoff, Budget, GroupSpec, RestartKind, RestartPolicy, Rule, WorkerSpec
+from orchestrator.core.specs import (
+    Backoff,
+    Budget,
+    GroupSpec,
+    RestartKind,
+    RestartPolicy,
+    Rule,
+    WatchdogKind,
+    WatchdogPolicy,
+    WorkerSpec,
+)
 
 BACKOFF = Backoff(initial_s=1, factor=2, max_s=60, jitter=0.1, reset_after_s=300)
 AT_ONCE = Backoff(initial_s=0, factor=1, max_s=0, jitter=0, reset_after_s=0)
@@ -27,6 +37,7 @@ def group(
     backoff: Backoff = BACKOFF,
     budget: int | None = 3,
     spares: int = 0,
+    watchdog: WatchdogKind = WatchdogKind.DISABLED,
 ) -> GroupSpec:
     return GroupSpec(
         role="default",
@@ -35,4 +46,5 @@ def group(
         worker=WorkerSpec(cmd=("true",), nproc=2),
         restart=policy(kind, backoff=backoff, budget=budget),
         spare_nodes=spares,
+        watchdog=WatchdogPolicy(kind=watchdog, timeout_s=30, warmup_s=120),
     )
