@@ -59,6 +59,7 @@ def register() -> MadeUp:
     register = OmegaConf.register_new_resolver
     register("orchestrate.run_id", made.resolve_run_id, use_cache=True, replace=True)
     register("orchestrate.node_name", made.resolve_node_name, use_cache=True, replace=True)
+    register("orchestrate.watchdog", _watchdog, replace=True)
     register("orchestrate.left_to_you", _left_to_you, replace=True)
     register("orchestrate.keys", _keys, replace=True)
     return made
@@ -66,6 +67,11 @@ def register() -> MadeUp:
 
 def _left_to_you() -> None:
     raise ValueError("left to you")
+
+
+def _watchdog(file_timer: str | int) -> str:
+    """The watchdog that an agent of torchrun's would have, or the default."""
+    return "timer" if str(file_timer) == "1" else "observe"
 
 
 def _keys() -> str:

@@ -31,6 +31,7 @@ from orchestrator.config.schema import (
     RestartOnFailure,
     StopDefault,
 )
+from orchestrator.config.watchdog import check_path, watchdog_policy
 from orchestrator.core.specs import (
     Backoff,
     Budget,
@@ -60,6 +61,7 @@ def compile_job(
     """The job that ``data`` describes, or None when the report has problems. ``run_dir`` is absolute."""
     job = convert(JobConfig, data, "", report)
     check(job, made_up_run_id, report)
+    check_path(job.watchdog, host, report)
     section = data.get("worker")
     told = isinstance(section, Mapping) and section.get("cmd") is UNRESOLVED
     worker = _worker(job, host, report, told=told)
@@ -77,6 +79,7 @@ def compile_job(
                 spare_nodes=job.rendezvous.spares,
                 worker=worker,
                 restart=_restart(job.restart),
+                watchdog=watchdog_policy(job.watchdog),
             ),
         ),
         rendezvous=_rendezvous(job.rendezvous),

@@ -21,6 +21,7 @@ NODE = (
     "rendezvous.reopen",
     "health.host",
     "health.port",
+    "watchdog.path",
     "worker.nproc",
     "worker.cwd",
     "worker.affinity",

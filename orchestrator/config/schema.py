@@ -34,6 +34,7 @@ from orchestrator.config.readers import (
     word,
 )
 from orchestrator.config.rules import RuleConfig, rules
+from orchestrator.config.watchdog import WATCHDOG, WatchdogConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +194,13 @@ RESTART: Choices = {"never": RestartNever, "on_failure": RestartOnFailure, "alwa
 RENDEZVOUS: Choices = {"embedded": RendezvousEmbedded, "redis": RendezvousRedis}
 STOP: Choices = {"default": StopDefault}
 LOGS: Choices = {"files": LogsFiles, "tee": LogsTee, "inherit": LogsInherit}
-GROUPS: Mapping[str, Choices] = {"restart": RESTART, "rendezvous": RENDEZVOUS, "stop": STOP, "logs": LOGS}
+GROUPS: Mapping[str, Choices] = {
+    "restart": RESTART,
+    "watchdog": WATCHDOG,
+    "rendezvous": RENDEZVOUS,
+    "stop": STOP,
+    "logs": LOGS,
+}
 """The groups of ``conf/``: what may be chosen as GROUP=KIND."""
 
 
@@ -207,6 +214,7 @@ class JobConfig:
     node: NodeConfig = section(NodeConfig)
     worker: WorkerConfig = section(WorkerConfig)
     restart: RestartNever | RestartOnFailure = choice(RESTART, "on_failure")
+    watchdog: WatchdogConfig = choice(WATCHDOG, "observe")
     rendezvous: RendezvousEmbedded | RendezvousRedis = choice(RENDEZVOUS, "embedded")
     stop: StopDefault = choice(STOP, "default")
     logs: LogsFiles | LogsTee | LogsInherit = choice(LOGS, "tee")

@@ -14,7 +14,6 @@ line raises; what a PID is, and whose, is judged by whoever has processes.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -116,8 +115,7 @@ def _timer(line: bytes) -> Timer | Release | None:
         said = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(said, Mapping):
-        return None
+    said = said if isinstance(said, Mapping) else {}
     pid, scope, signum = said.get("pid"), said.get("scope_id"), said.get("signal")
     expires = said.get("expiration_time")
     if not (_is_whole(pid) and 0 < pid <= _PID_MAX and isinstance(scope, str)):
@@ -125,9 +123,7 @@ def _timer(line: bytes) -> Timer | Release | None:
     if not (_is_whole(signum) and abs(signum) < _SIGNAL_MAX):
         return None
     if isinstance(expires, bool) or not isinstance(expires, int | float) or not abs(expires) < _NUMBER_MAX:
-        return None
-    if math.isnan(expires):
-        return None
+        return None  # a number that is none is not less either
     scope = _known(scope)
     return Release(pid, scope) if expires < 0 else Timer(pid, scope, float(expires), signum)
 

@@ -16,8 +16,8 @@ from typing import Any, Self
 class Failure:
     """One worker's death. ``exit_code`` and ``signal`` exclude each other; both are None when nothing was spawned.
 
-    ``kind``: ``exited``, ``signaled``, ``spawn`` (``message`` has step and errno), ``guard`` (the guard died) or ``hang``
-    (``message`` says by which limit, ``stacks`` where it was).
+    ``kind``: ``exited``, ``signaled``, ``spawn`` (``message`` has step and errno), ``guard`` (the guard died) or
+    ``hang`` (``message`` says by which limit, ``stacks`` where it was).
     ``at`` is wall-clock seconds on that node, for people only; order is decided by arrival.
     """
 
@@ -44,9 +44,7 @@ class Failure:
             return f"killed by {signal_name(self.signal)}"
         if self.exit_code is not None:
             return f"exit code {self.exit_code}"
-        return {"spawn": "could not be started", "guard": "lost with its guard", "hang": "hung"}.get(
-            self.kind, self.kind
-        )
+        return _WAYS.get(self.kind, self.kind)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON-ready values."""
@@ -58,6 +56,9 @@ class Failure:
         known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
         known["last_lines"] = tuple(known.get("last_lines", ()))
         return cls(**known)
+
+
+_WAYS = {"spawn": "could not be started", "guard": "lost with its guard", "hang": "hung"}
 
 
 def signal_name(number: int) -> str:

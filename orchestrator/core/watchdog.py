@@ -194,26 +194,36 @@ class Watch:
 
     # -- what follows
 
-    def due_s(self) -> float | None:
-        """The first instant at which somebody may count as hung; None: nobody will."""
-        limits = [limit_of(worker, self._policy) for worker in self._workers.values()]
+    def due_s(self, local_rank: int | None = None) -> float | None:
+        """The first instant at which somebody, or this worker, may count as hung; None: nobody will."""
+        workers = [worker for rank, worker in self._workers.items() if local_rank in (None, rank)]
+        limits = [limit_of(worker, self._policy) for worker in workers]
         return min((limit.at_s for limit in limits if limit is not None), default=None)
 
+    def overdue(self, now_s: float) -> list[tuple[int, int]]:
+        """Whose timers have expired: local rank and pid, which may be gone without a word."""
+        return [
+            (local_rank, pid)
+            for local_rank, worker in self._workers.items()
+            for pid in {key[0] for key, timer in worker.timers.items() if timer.at_s <= now_s}
+        ]
+
     def hung(self, now_s: float) -> list[Hang]:
-        """Who has exceeded a limit, and was not told of before."""
+        """Who has exceeded a limit, and was not told of before; whose limit was first, first."""
         found = []
         for local_rank, worker in list(self._workers.items()):
             limit = limit_of(worker, self._policy)
             if limit is None or limit.at_s > now_s:
                 continue
             why = limit.what.format(now_s - limit.since_s)
-            found.append(Hang(local_rank, why, limit.fails, None if limit.timer is None else limit.timer[0]))
+            pid = None if limit.timer is None else limit.timer[0]
+            found.append((limit.at_s, Hang(local_rank, why, limit.fails, pid)))
             if limit.timer is not None:
                 del worker.timers[limit.timer]
             if limit.fails:
                 self.ended(local_rank)
             worker.told = True
-        return found
+        return [hang for _, hang in sorted(found, key=lambda one: one[0])]
 
 
 def _alive(worker: Watched, now_s: float) -> None:

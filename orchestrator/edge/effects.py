@@ -180,7 +180,7 @@ class Performer:
 
     async def _report_failure(self) -> None:
         """Report what has failed; of several, those that are judged more severely than what was reported before."""
-        for failure, errno in await self._workers.news():
+        for failure, errno in await self._workers.failed.news():
             judgement = judge(failure, self._group.restart, spawn_errno=errno)
             if failure.round == self._reported[0] and judgement.action.severity <= self._reported[1]:
                 continue

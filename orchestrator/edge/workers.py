@@ -7,12 +7,10 @@ thread, because no disk may hold up the agent's loop.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,24 +20,14 @@ from orchestrator.core.ranks import fill_in, places, worker_env
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.specs import GroupSpec, JobSpec, LogsKind
 from orchestrator.core.words import Event
+from orchestrator.edge.failed import Failed, FailureBook
 from orchestrator.edge.filework import FileThread
 from orchestrator.edge.guard.client import Exited, Spawned, SpawnFailed
 from orchestrator.edge.messages import Message, Post
 from orchestrator.edge.processes import Processes
 from orchestrator.edge.tail import Tailer, render_prefix
+from orchestrator.edge.watchdog import Watchdog
 from orchestrator.edge.worker_files import Worker
-
-FAILURES_KEPT = 100  # a job may fail and be restarted for years
-EXPLAINED_WITHIN_S = 2.0  # so long a report of failures waits for what a disk has to say about them
-
-
-@dataclass(slots=True)
-class _Failed:
-    """A failure, as far as it is explained, and the explanation that is under way."""
-
-    failure: Failure
-    errno: int | None = None  # of a spawn that failed
-    explained: asyncio.Future[Failure] | None = None
 
 
 class LocalWorkers:
@@ -52,6 +40,7 @@ class LocalWorkers:
         *,
         processes: Processes,
         tailer: Tailer | None,
+        watchdog: Watchdog,
         store: str,
         post: Post,
         log: Callable[..., None],
@@ -60,6 +49,7 @@ class LocalWorkers:
         self._group = group
         self._processes = processes
         self._tailer = tailer
+        self._watchdog = watchdog
         self._store = store  # the URL under which workers reach what they share
         self._post = post
         self._log = log
@@ -68,10 +58,9 @@ class LocalWorkers:
         self._told: set[Event] = set()
         self._making, self._reading = FileThread("workers' directories"), FileThread("workers' last words")
         self._logs = Path(job.logs.dir, group.role).absolute()
-        self._failed: deque[_Failed] = deque(maxlen=FAILURES_KEPT)  # the last ones of the run
-        self._failed_now: list[_Failed] = []  # in this round
-        self._handed_out = 0  # of these, to `news`
+        self.failed = FailureBook()
         processes.on_worker = self._hear
+        watchdog.on_hang = self._hung
 
     # -- starting
 
@@ -80,8 +69,9 @@ class LocalWorkers:
 
         None of them is, if this is cancelled.
         """
-        self._seat, self._told, self._failed_now, self._handed_out = seat, set(), [], 0
-        self._workers = {}
+        self._seat, self._told, self._workers = seat, set(), {}
+        self.failed.turn_page()
+        self._watchdog.rest()
         home = self._logs / str(seat.round)
         for place in places(seat, self._group.worker.nproc):
             handle = self._processes.new_handle()
@@ -117,6 +107,8 @@ class LocalWorkers:
             error_file=str(worker.error_file),
             result_file=str(worker.result_file),
             store=self._store,
+            watchdog=self._watchdog.path,
+            stacks_file=str(worker.stacks_file),
         )
         self._processes.guard.spawn(
             worker.handle,
@@ -147,6 +139,7 @@ class LocalWorkers:
 
     async def stop(self) -> list[int]:
         """Stop all of them and whatever they left behind; returns the pids that would not die."""
+        self._watchdog.rest()
         policy = self._job.stop
         handles = list(self._workers)
         if not handles:
@@ -167,46 +160,20 @@ class LocalWorkers:
 
     def lost(self) -> None:
         """The guard died, and they with it: that is this round's failure, if some still ran and it had none before."""
+        self._watchdog.rest()
         dead = [worker for worker in self._workers.values() if not worker.ended]
         for worker in dead:
             worker.ended = True
-        if dead and not self._failed_now:
+        if dead and self.failed.first is None:
             place = dead[0].place
             failure = self._failure("guard", place.rank, place.local_rank)
-            self._note(_Failed(replace(failure, message="the guard process died, and its workers with it")))
-
-    # -- what has failed
-
-    @property
-    def failures(self) -> tuple[Failure, ...]:
-        """The last failures of the run."""
-        return tuple(failed.failure for failed in self._failed)
-
-    @property
-    def first(self) -> Failure | None:
-        """The first failure of this round."""
-        return self._failed_now[0].failure if self._failed_now else None
-
-    async def news(self) -> list[tuple[Failure, int | None]]:
-        """This round's failures that were not asked for before, with the errno of a failed spawn."""
-        fresh, self._handed_out = self._failed_now[self._handed_out :], len(self._failed_now)
-        await self._explain(fresh)
-        return [(failed.failure, failed.errno) for failed in fresh]
+            self.failed.note(Failed(replace(failure, message="the guard process died, and its workers with it")))
 
     async def end(self) -> None:
         """No worker is left, and none will be started: wait for the last explanations."""
-        await self._explain(self._failed)
+        await self.failed.settle()
         for thread in (self._making, self._reading):
             thread.close(0.0)
-
-    async def _explain(self, several: Collection[_Failed]) -> None:
-        """Wait until these are explained, or the disk has had its time."""
-        waiting = [failed.explained for failed in several if failed.explained is not None]
-        if waiting:
-            await asyncio.wait(waiting, timeout=EXPLAINED_WITHIN_S)
-        for failed in several:
-            if failed.explained is not None and failed.explained.done():
-                failed.failure, failed.explained = failed.explained.result(), None
 
     # -- listening
 
@@ -217,6 +184,7 @@ class LocalWorkers:
         match event:
             case Spawned():
                 worker.pid = event.pid
+                self._watchdog.started(worker)
                 self._log("worker_started", rank=worker.place.rank, local_rank=worker.place.local_rank, pid=event.pid)
                 if all(other.pid is not None for other in self._workers.values()):
                     self._tell(Event.WORKERS_STARTED, f"{len(self._workers)} workers run")
@@ -229,6 +197,7 @@ class LocalWorkers:
 
     def _exited(self, worker: Worker, event: Exited) -> None:
         worker.ended = True
+        self._watchdog.ended(worker)
         kind = "signaled" if event.signal is not None else "exited"
         place = worker.place
         self._log(
@@ -244,7 +213,7 @@ class LocalWorkers:
         if event.sent_by_us:
             return
         if event.exit_code == 0:
-            if all(other.ended for other in self._workers.values()) and not self._failed_now:
+            if all(other.ended for other in self._workers.values()) and self.failed.first is None:
                 self._tell(Event.WORKERS_SUCCEEDED, "all local workers exited with 0")
             return
         failure = replace(
@@ -254,24 +223,26 @@ class LocalWorkers:
             signal=event.signal,
         )
         explained = self._reading.ask(partial(worker.explain, failure, logged=self._keeps_logs))
-        self._fail(_Failed(failure, explained=explained))
+        self._fail(Failed(failure, explained=explained))
 
     def _spawn_failed(self, worker: Worker, step: str, errno: int) -> None:
         worker.ended = True
         program = self._group.worker.cmd[0]
         failure = self._failure("spawn", worker.place.rank, worker.place.local_rank)
-        self._fail(_Failed(replace(failure, message=f"{program}: {os.strerror(errno)} (at {step})"), errno))
+        self._fail(Failed(replace(failure, message=f"{program}: {os.strerror(errno)} (at {step})"), errno))
 
-    def _note(self, failed: _Failed) -> None:
-        self._failed.append(failed)
-        self._failed_now.append(failed)
+    def _hung(self, worker: Worker, why: str, stacks: str) -> None:
+        """It hangs: that is its failure, and it will be stopped for it."""
+        place = worker.place
+        failure = self._failure("hang", place.rank, place.local_rank)
+        failure = replace(failure, pid=worker.pid, message=why, stacks=stacks)
+        explained = self._reading.ask(partial(worker.add_lines, failure, logged=self._keeps_logs))
+        self._fail(Failed(failure, explained=explained), Event.WORKER_HUNG)
 
-    def _fail(self, failed: _Failed) -> None:
-        self._note(failed)
+    def _fail(self, failed: Failed, event: Event = Event.WORKER_FAILED) -> None:
+        self.failed.note(failed)
         failure = failed.failure
-        self._post(
-            Message(event=Event.WORKER_FAILED, reason=f"rank {failure.rank}: {failure.how()}", round=failure.round)
-        )
+        self._post(Message(event=event, reason=f"rank {failure.rank}: {failure.how()}", round=failure.round))
 
     def _failure(self, kind: str, rank: int, local_rank: int) -> Failure:
         return Failure(

@@ -23,7 +23,7 @@ class Bad(NamedTuple):
 
 
 RUN = ["--", "true"]
-KEYS = "logs, node, nodes, recipe, rendezvous, restart, role, run_id, stop, worker"
+KEYS = "logs, node, nodes, recipe, rendezvous, restart, role, run_id, stop, watchdog, worker"
 BAD = [
     # -- keys
     Bad(
@@ -52,10 +52,10 @@ BAD = [
     ),
     Bad(
         "a key that is not there yet",
-        ["watchdog=timer", *RUN],
+        ["health=http", *RUN],
         None,
         [
-            "watchdog: unknown key; known: {keys} [override watchdog=timer]",
+            "health: unknown key; known: {keys} [override health=http]",
         ],
     ),
     Bad(

@@ -53,7 +53,8 @@ def test_a_line_is_a_word(line: bytes, word: Word) -> None:
     "line",
     [
         b"", b"beat", b"beat x", b"beat -1", b"beat 0", b"beat 99999999", b"beat 7 8", b"step 7", b"step 7 x",
-        b"enter 7", b"enter 7 a/b", b"enter 7 " + b"a" * 65, b"kill 7", b"stacks 7 HUP", b"\xff\x00", b"{", b"[]", b"{}",
+        b"enter 7", b"enter 7 a/b", b"enter 7 " + b"a" * 65, b"kill 7", b"stacks 7 HUP", b"\xff\x00", b"{", b"[]",
+        b"{}",
         b'{"pid": 7, "scope_id": "s", "expiration_time": NaN, "signal": 9}',
         b'{"pid": 7, "scope_id": "s", "expiration_time": 1e300, "signal": 9}',
         b'{"pid": 7, "scope_id": "s", "expiration_time": true, "signal": 9}',
