@@ -69,9 +69,9 @@ def _left_to_you() -> None:
     raise ValueError("left to you")
 
 
-def _watchdog(file_timer: str | int) -> str:
+def _watchdog(default: str, file_timer: str | int) -> str:
     """The watchdog that an agent of torchrun's would have, or the default."""
-    return "timer" if str(file_timer) == "1" else "observe"
+    return "timer" if str(file_timer) == "1" else default
 
 
 def _keys() -> str:

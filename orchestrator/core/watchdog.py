@@ -138,11 +138,19 @@ class Watch:
 
     # -- what is learnt
 
-    def hear(self, local_rank: int, word: Word, now_s: float, epoch_s: float) -> None:
-        """A worker has said something; ``epoch_s`` is now on the clock on the wall, by which torch sets its timers."""
+    def hear(self, local_rank: int, word: Word, now_s: float, epoch_s: float) -> float | None:
+        """A worker has said something; ``epoch_s`` is now on the clock on the wall, by which torch sets its timers.
+
+        Returns when that worker counts as hung, which may be sooner than before: warm-up and sections end.
+        """
         worker = self._workers.get(local_rank)
         if worker is None:
-            return
+            return None
+        self._take(worker, word, now_s, epoch_s)
+        limit = limit_of(worker, self._policy)
+        return None if limit is None else limit.at_s
+
+    def _take(self, worker: Watched, word: Word, now_s: float, epoch_s: float) -> None:
         match word:
             case Beat():
                 _alive(worker, now_s)
@@ -194,10 +202,9 @@ class Watch:
 
     # -- what follows
 
-    def due_s(self, local_rank: int | None = None) -> float | None:
-        """The first instant at which somebody, or this worker, may count as hung; None: nobody will."""
-        workers = [worker for rank, worker in self._workers.items() if local_rank in (None, rank)]
-        limits = [limit_of(worker, self._policy) for worker in workers]
+    def due_s(self) -> float | None:
+        """The first instant at which somebody may count as hung; None: nobody will."""
+        limits = [limit_of(worker, self._policy) for worker in self._workers.values()]
         return min((limit.at_s for limit in limits if limit is not None), default=None)
 
     def overdue(self, now_s: float) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from orchestrator.core.beats import Enter, Stacks, Timer, Word, parse
+from orchestrator.core.beats import Stacks, Word, parse
 from orchestrator.core.specs import WatchdogKind, WatchdogPolicy
 from orchestrator.core.watchdog import Hang, Watch
 from orchestrator.edge.fifo import Fifo, make_fifo
@@ -174,11 +174,9 @@ class Watchdog:
             if signal.SIGRTMIN < word.signal <= signal.SIGRTMAX:
                 self._offers[word.pid] = word.signal
             return
-        self._watch.hear(worker.place.local_rank, word, now_s, time.time())
-        if isinstance(word, Enter | Timer):
-            due_s = self._watch.due_s(worker.place.local_rank)
-            if due_s is not None and due_s < self._until_s:
-                self._bell.set()
+        due_s = self._watch.hear(worker.place.local_rank, word, now_s, time.time())
+        if due_s is not None and due_s < self._until_s:
+            self._bell.set()
 
     def _refuse(self, line: bytes, why: str) -> None:
         """Say so once: a misspelt heartbeat would be hard to find."""

@@ -9,7 +9,15 @@ import pytest
 
 from orchestrator.cli import ctl, main
 
-AMBIENT = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_NODEID", "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE", "LOGLEVEL")
+AMBIENT = (
+    "SLURM_JOB_ID",
+    "SLURM_STEP_ID",
+    "SLURM_NODEID",
+    "TORCHELASTIC_ENABLE_FILE_TIMER",
+    "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE",
+    "TORCHELASTIC_TIMER_FILE",
+    "LOGLEVEL",
+)
 
 
 @dataclass(frozen=True)
