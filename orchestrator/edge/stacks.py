@@ -29,15 +29,17 @@ _LINES_MAX = 400
 async def stacks_of(pid: int, offered: int | None, file: Path) -> str:
     """The stacks of process ``pid``, which writes them into ``file`` on the signal ``offered``."""
     thread = FileThread(f"stacks of {pid}")
+    kernel = python = ""
     try:
         async with asyncio.timeout(WITHIN_S):
             kernel = await thread.ask(partial(described, pid))
             python = "" if offered is None else await thread.ask(partial(_asked, pid, offered, file))
-            return _joined(python or await _py_spy(pid), kernel)
+            python = python or await _py_spy(pid)
     except TimeoutError:
-        return f"no stacks within {WITHIN_S:g} s"
+        python = f"no stacks of Python within {WITHIN_S:g} s"
     finally:
         thread.close(0.0)
+    return _joined(python, kernel)
 
 
 def _joined(python: str, kernel: str) -> str:
@@ -99,3 +101,5 @@ async def _py_spy(pid: int) -> str:
         if spy.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 spy.kill()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(spy.wait(), 1)

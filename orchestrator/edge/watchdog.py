@@ -26,6 +26,7 @@ from orchestrator.edge.worker_files import Worker
 TURN_S = 5.0  # it turns at least so often, whatever happens: by that it is seen to live
 PACE_S = 0.1  # words are gathered for so long
 LATE_S = 0.5  # a turn that comes later than this is our own fault
+MERCY_S = 1.0  # after that nobody is judged for so long
 LOOKS = 4  # within `after_s`
 TOLD_MAX = 8  # workers whose stacks are taken at once
 
@@ -47,6 +48,8 @@ class Watchdog:
         self._look_s = 0.0  # when to look next
         self._bell = asyncio.Event()
         self._until_s = float("inf")  # when this task turns next, at the latest
+        self._late = False  # since the last judgement
+        self._not_before_s = 0.0  # nobody is judged
         self._refused = False  # a line, which was told
         self.last_beat_s: float | None = None  # its last turn, of the monotonic clock; None before the first one
 
@@ -129,7 +132,7 @@ class Watchdog:
     def _next_s(self, now_s: float) -> float:
         due_s = self._watch.due_s()
         next_s = now_s + TURN_S if due_s is None else min(due_s, now_s + TURN_S)
-        return min(next_s, self._look_s) if self._looks else next_s
+        return max(self._not_before_s, min(next_s, self._look_s) if self._looks else next_s)
 
     def _hear_some(self) -> None:
         """Something was said: listen, and not again for a moment."""
@@ -146,9 +149,7 @@ class Watchdog:
     def _listen(self) -> None:
         """Hear everything that has arrived."""
         now_s = time.monotonic()
-        if now_s > self._until_s + LATE_S:
-            self._watch.forgive(now_s - self._until_s)
-            self._until_s = now_s
+        self._mind_lateness(now_s)
         if self._fifo is None:
             return
         lost = self._fifo.overflows
@@ -156,6 +157,15 @@ class Watchdog:
             self._hear(line, now_s)
         if lost:
             self._watch.amnesty(now_s)
+
+    def _mind_lateness(self, now_s: float) -> None:
+        """Our own pause is nobody's silence. Who was paused with us has a moment to speak, but not for ever again."""
+        if now_s <= self._until_s + LATE_S:
+            return
+        self._watch.forgive(now_s - self._until_s)
+        self._until_s = now_s
+        if not self._late:
+            self._late, self._not_before_s = True, now_s + MERCY_S
 
     def _hear(self, line: bytes, now_s: float) -> None:
         word = parse(line)
@@ -176,6 +186,7 @@ class Watchdog:
             return
         due_s = self._watch.hear(worker.place.local_rank, word, now_s, time.time())
         if due_s is not None and due_s < self._until_s:
+            self._until_s = due_s
             self._bell.set()
 
     def _refuse(self, line: bytes, why: str) -> None:
@@ -192,6 +203,9 @@ class Watchdog:
 
     async def _judge(self) -> None:
         now_s = time.monotonic()
+        if now_s < self._not_before_s:
+            return
+        self._late = False
         due_s = self._watch.due_s()
         if self._looks and (now_s >= self._look_s or (due_s is not None and now_s >= due_s)):
             await self._look()

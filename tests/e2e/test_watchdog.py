@@ -40,7 +40,7 @@ def test_a_silent_worker_is_a_failure_of_kind_hang_and_the_group_restarts(launch
     assert hung["reason"].startswith("no heartbeat for 1.")
     assert "since step 5" in hung["reason"]
     assert "most recent call first" in hung["stacks"]
-    stopped = run.events("worker_exited", round=1)
+    stopped = run.events("worker_exited", round=1, rank=1)
     assert {record["sent_by_us"] for record in stopped} == {True}
     assert left_in(run) == []
 
