@@ -237,7 +237,7 @@ class Watchdog:
         several = [(hang, by_rank[hang.local_rank]) for hang in hung if hang.local_rank in by_rank]
         stacks = await asyncio.gather(*[self._stacks(hang, worker) for hang, worker in several[:TOLD_MAX]])
         for at, (hang, worker) in enumerate(several):
-            if worker.pid not in self._workers:
+            if self._workers.get(worker.pid or 0) is not worker:
                 continue  # it has ended meanwhile, or is being stopped
             place, text = worker.place, stacks[at] if at < len(stacks) else ""
             who = {"rank": place.rank, "local_rank": place.local_rank, "pid": worker.pid}

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from orchestrator.core.specs import WatchdogKind, WatchdogPolicy
 from orchestrator.edge import stacks as stacks_module
 from orchestrator.edge.fifo import Fifo, make_fifo
 from orchestrator.edge.procfs import ancestor, catches, cpu_s, described
+from orchestrator.edge.redis.arguments import CAUSE_LIMIT, cause_json
 from orchestrator.edge.stacks import stacks_of
 from orchestrator.edge.watchdog import Watchdog
 from orchestrator.edge.worker_beats import Line
 from orchestrator.edge.worker_files import Worker
 from tests.edge.procs import is_alive, wait_until
+from tests.edge.servers import failure
 
 SEAT = Seat(
     round=1, token=1, slot=0, size=1, base_rank=0, world_size=9, members_hash="", master_addr="", master_port=0,
@@ -451,3 +454,8 @@ def test_a_child_that_has_left_the_session_is_still_its_parents(
 def test_processor_time_is_that_of_all_descendants(processes: Callable[..., subprocess.Popen[bytes]]) -> None:
     busy = processes("sh", "-c", "sh -c 'while :; do :; done' & wait")
     wait_until(lambda: cpu_s(busy.pid) > 0.1, "it computes")
+
+
+def test_stacks_of_any_content_fit_what_agents_tell_each_other() -> None:
+    cause = replace(failure(), kind="hang", stacks="\0" * stacks_module.STACKS_MAX, message="m" * 1000)
+    assert len(cause_json(cause)) <= CAUSE_LIMIT
