@@ -110,6 +110,15 @@ def _open(worker: Watched) -> str:
     return f", in section {' and '.join(sorted(worker.sections))}" if worker.sections else ""
 
 
+def pace_s(policy: WatchdogPolicy) -> float:
+    """For how long words may be gathered before they are read: a fiftieth of the shortest limit, and no eternity.
+
+    Torch's timers come seldom, with limits that are not known before.
+    """
+    limits = [policy.after_s, policy.timeout_s, *policy.sections.values()]
+    return min(1.0, max(0.1, min((limit for limit in limits if limit > 0), default=0.0) / 50))
+
+
 class Watch:
     """The workers of one node in one round, by local rank."""
 

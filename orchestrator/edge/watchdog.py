@@ -16,7 +16,7 @@ from pathlib import Path
 
 from orchestrator.core.beats import Stacks, Word, parse
 from orchestrator.core.specs import WatchdogKind, WatchdogPolicy
-from orchestrator.core.watchdog import Hang, Watch
+from orchestrator.core.watchdog import Hang, Watch, pace_s
 from orchestrator.edge.fifo import Fifo, make_fifo
 from orchestrator.edge.filework import FileThread
 from orchestrator.edge.procfs import ancestor, cpu_s, lives
@@ -24,7 +24,6 @@ from orchestrator.edge.stacks import stacks_of
 from orchestrator.edge.worker_files import Worker
 
 TURN_S = 5.0  # it turns at least so often, whatever happens: by that it is seen to live
-PACE_S = 0.1  # words are gathered for so long
 LATE_S = 0.5  # a turn that comes later than this is our own fault
 MERCY_S = 1.0  # after that nobody is judged for so long
 LOOKS = 4  # within `after_s`
@@ -45,6 +44,7 @@ class Watchdog:
         self._offers: dict[int, int] = {}  # pid: the signal on which it writes its stacks
         self._fifo: Fifo | None = None
         self._looking = FileThread("watchdog's looks")
+        self._pace_s = pace_s(policy)
         self._look_s = 0.0  # when to look next
         self._bell = asyncio.Event()
         self._until_s = float("inf")  # when this task turns next, at the latest
@@ -139,7 +139,7 @@ class Watchdog:
         loop = asyncio.get_running_loop()
         if self._fifo is not None:
             loop.remove_reader(self._fifo.fd)
-            loop.call_later(PACE_S, self._listen_on)
+            loop.call_later(self._pace_s, self._listen_on)
             self._listen()
 
     def _listen_on(self) -> None:

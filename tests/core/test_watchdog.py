@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.core.beats import Beat, Enter, Leave, Release, Stacks, Step, Timer, Word, parse
 from orchestrator.core.specs import WatchdogKind, WatchdogPolicy
-from orchestrator.core.watchdog import Hang, Watch
+from orchestrator.core.watchdog import Hang, Watch, pace_s
 
 HEARTBEAT = WatchdogPolicy(kind=WatchdogKind.HEARTBEAT, timeout_s=10, warmup_s=60)
 SECTIONS = WatchdogPolicy(kind=WatchdogKind.SECTIONS, timeout_s=10, warmup_s=60, sections={"save": 100, "load": 5})
@@ -292,3 +292,7 @@ def test_forgiving_never_makes_anybody_hang_sooner(
     after = watched.due_s()
     assert (before is None) is (after is None)
     assert before is None or after is None or after >= before
+
+
+def test_words_are_gathered_for_a_small_part_of_the_shortest_limit() -> None:
+    assert [pace_s(one) for one in (HEARTBEAT, SECTIONS, TIMER, OBSERVE)] == [0.2, 0.1, 0.1, 1.0]
