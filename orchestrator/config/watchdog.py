@@ -1,6 +1,6 @@
 """``watchdog``: what each choice may say, what is wrong together, and the policy that it means.
 
-Invariant: a limit that is accepted can be held by a worker that speaks as often as it can (`worker_beats.BEAT_EVERY_S`).
+Invariant: a limit that is accepted can be held by a worker that speaks as often as it can (`edge/worker_beats.py`).
 """
 
 from __future__ import annotations

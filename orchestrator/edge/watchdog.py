@@ -29,6 +29,7 @@ MERCY_S = 1.0  # after that nobody is judged for so long
 LOOKS = 4  # within `after_s`
 TOLD_MAX = 8  # workers whose stacks are taken at once
 
+Seen = tuple[Worker, float, int]  # processor time in s, bytes
 OnHang = Callable[[Worker, str, str], None]
 
 
@@ -45,6 +46,7 @@ class Watchdog:
         self._fifo: Fifo | None = None
         self._looking = FileThread("watchdog's looks")
         self._pace_s = pace_s(policy)
+        self._seeing: asyncio.Future[list[Seen]] | None = None  # a look that is under way
         self._look_s = 0.0  # when to look next
         self._bell = asyncio.Event()
         self._until_s = float("inf")  # when this task turns next, at the latest
@@ -186,7 +188,7 @@ class Watchdog:
             return
         due_s = self._watch.hear(worker.place.local_rank, word, now_s, time.time())
         if due_s is not None and due_s < self._until_s:
-            self._until_s = due_s
+            self._until_s = max(due_s, now_s)
             self._bell.set()
 
     def _refuse(self, line: bytes, why: str) -> None:
@@ -208,7 +210,8 @@ class Watchdog:
         self._late = False
         due_s = self._watch.due_s()
         if self._looks and (now_s >= self._look_s or (due_s is not None and now_s >= due_s)):
-            await self._look()
+            if not await self._look():
+                return
             now_s = time.monotonic()
         for local_rank, pid in self._watch.overdue(now_s):
             if self._whose(pid) != local_rank:
@@ -221,16 +224,20 @@ class Watchdog:
         worker = self._workers.get(ancestor(pid, self._workers) or 0)
         return None if worker is None else worker.place.local_rank
 
-    async def _look(self) -> None:
-        """See what the workers have computed and written; what cannot be seen is not held against them."""
-        workers = list(self._workers.values())
-        look = self._looking.ask(partial(_seen, workers))
-        await asyncio.wait([look], timeout=TURN_S)
+    async def _look(self) -> bool:
+        """See what the workers have computed and written; False if a disk hangs: then nobody is judged."""
+        if self._seeing is None:
+            self._seeing = self._looking.ask(partial(_seen, list(self._workers.values())))
+        await asyncio.wait([self._seeing], timeout=TURN_S)
+        if not self._seeing.done():
+            return False
         now_s = time.monotonic()
         self._look_s = now_s + self._policy.after_s / LOOKS
-        if look.done():
-            for local_rank, cpu, output in look.result():
-                self._watch.looked(local_rank, now_s, cpu, output)
+        for worker, cpu, output in self._seeing.result():
+            if self._workers.get(worker.pid or 0) is worker:  # it may have been long ago
+                self._watch.looked(worker.place.local_rank, now_s, cpu, output)
+        self._seeing = None
+        return True
 
     async def _tell(self, hung: list[Hang]) -> None:
         by_rank = {worker.place.local_rank: worker for worker in self._workers.values()}
@@ -254,8 +261,6 @@ class Watchdog:
         return self._whose(pid) == worker.place.local_rank
 
 
-def _seen(workers: list[Worker]) -> list[tuple[int, float, int]]:
-    """Local rank, processor time and bytes written of each. In a thread: disks may hang."""
-    return [
-        (worker.place.local_rank, cpu_s(worker.pid), worker.written()) for worker in workers if worker.pid is not None
-    ]
+def _seen(workers: list[Worker]) -> list[Seen]:
+    """What each has computed and written. In a thread: disks may hang."""
+    return [(worker, cpu_s(worker.pid), worker.written()) for worker in workers if worker.pid is not None]

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -209,6 +210,36 @@ async def test_a_loop_that_was_held_up_gives_everybody_that_time(
         await home.until(lambda: home.hung)
         assert time.monotonic() - ended > 0.2
     assert home.hung[0][1].startswith("no heartbeat for")
+
+
+@on_loop
+async def test_a_timer_that_was_set_too_late_is_no_lateness_of_ours(
+    tmp_path: Path, processes: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    first, second = processes("sleep", "60"), processes("sleep", "60")
+    async with watching(TIMER, tmp_path) as home:
+        home.start(first.pid, 0)
+        home.start(second.pid, 1)
+        home.say(timer(second.pid, "second", 0.5), timer(first.pid, "first", -60))
+        await home.until(lambda: len(home.hung) == 2, 5)
+    assert [rank for rank, _ in home.hung] == [0, 1]
+
+
+@on_loop
+async def test_while_a_disk_hangs_nobody_is_said_to_do_nothing(
+    tmp_path: Path, processes: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(Worker, "written", lambda _: answers.wait() and 0)
+    async with watching(WatchdogPolicy(kind=WatchdogKind.OBSERVE, after_s=0.5), tmp_path) as home:
+        home.start(processes("sleep", "60").pid)
+        await home.until(lambda: home.dog._seeing is not None)
+        looked_s = time.monotonic()
+        await home.until(lambda: time.monotonic() > looked_s + 1)
+        assert home.events("worker_hung") == []
+        answers.set()
+        await home.until(lambda: home.events("worker_hung"))
+    assert home.hung == []
 
 
 @on_loop
