@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Launcher
+from tests.e2e.conftest import Launcher, Nodes
 from tests.e2e.harness import FAST, SLEEP, Launch, alive, python, until
 
 pytestmark = pytest.mark.e2e
@@ -70,6 +70,25 @@ def test_a_rule_may_forbid_a_restart_after_a_hang(launch: Launcher) -> None:
     assert run.wait() == 1
     assert "within 0.5 s of its start" in run.result["root_cause"]["message"]
     assert run.result["restarts"] == 0
+
+
+def test_a_hang_on_one_node_restarts_all_nodes_and_is_their_cause(nodes: Nodes) -> None:
+    script = (
+        "import os, time",
+        "from orchestrator.worker import heartbeat",
+        FIRST,
+        "for n in range(20):",
+        "    heartbeat()",
+        "    time.sleep(600 if first and n == 5 and os.environ['RANK'] == '1' else 0.1)",
+    )
+    limits = ("watchdog=heartbeat", "watchdog.timeout_s=1.5", "watchdog.warmup_s=30", "nodes=2")
+    both = [nodes.start(name, *limits, *python(*script)) for name in "ab"]
+    assert [run.wait() for run in both] == [0, 0]
+    for run in both:
+        (decided,) = run.events("restart_decided")
+        assert (decided["cause"]["kind"], decided["cause"]["rank"]) == ("hang", 1)
+        assert "most recent call first" in decided["cause"]["stacks"]
+    assert sorted(len(run.events("worker_hung")) for run in both) == [0, 1]
 
 
 def test_a_shell_script_beats_with_echo_and_is_noticed_when_it_stops(launch: Launcher) -> None:
