@@ -1,7 +1,8 @@
 """What a worker script may import: cheap, standard library only, and without effect outside the orchestrator.
 
-A script never needs it: reports can be made by writing a file. Invariant: a full or missing disk costs the report, with
-a warning, and never the training. `store` alone needs the orchestrator: without it there is nobody to share with.
+A script never needs it: reports can be made by writing a file, and signs of life by writing lines to a pipe. Invariant:
+a full or missing disk costs the report, with a warning, and never the training; a pipe that is full, or that nobody
+reads, costs nothing. `store` alone needs the orchestrator: without it there is nobody to share with.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ import json
 import os
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orchestrator.edge.redis.worker_store import Store
+    from orchestrator.edge.worker_beats import Line
 
 _lock = threading.Lock()
 _store: Store | None = None
+_line: Line | None = None  # to the watchdog
 
 
 def report(**values: object) -> None:
@@ -41,6 +46,30 @@ def report(**values: object) -> None:
             warnings.warn(f"report() was lost: {path}: {error.strerror}", RuntimeWarning, stacklevel=2)
 
 
+def heartbeat() -> None:
+    """Tell the watchdog that this worker lives. Costs a microsecond, and may be called as often as you like."""
+    (_line or _connect()).beat()
+
+
+def progress(step: int) -> None:
+    """A heartbeat that counts only if ``step`` is another one than the last time."""
+    (_line or _connect()).step(step)
+
+
+@contextmanager
+def section(name: str) -> Iterator[None]:
+    """What is done inside has the limit ``watchdog.sections.NAME.timeout_s``, and its name is told where it hangs.
+
+    Names are 1 to 64 of A-Z a-z 0-9 . _ -, else ValueError. Sections may be nested.
+    """
+    line = _line or _connect()
+    line.enter(name)
+    try:
+        yield
+    finally:
+        line.leave(name)
+
+
 def store() -> Store:
     """What the workers of this group share in this round: ``set``, ``get``, ``wait``, ``add`` and ``barrier``.
 
@@ -55,6 +84,17 @@ def store() -> Store:
             _store = Store.from_environment(os.environ)
             atexit.register(_store.close)
         return _store
+
+
+def _connect() -> Line:
+    """The line to the watchdog; one that leads nowhere outside of the orchestrator."""
+    global _line  # noqa: PLW0603 - one pipe a process
+    with _lock:
+        if _line is None:
+            from orchestrator.edge.worker_beats import Line  # noqa: PLC0415 - only who speaks pays for it
+
+            _line = Line(os.environ.get("ORCHESTRATOR_WATCHDOG_FILE"), os.environ.get("ORCHESTRATOR_STACKS_FILE"))
+        return _line
 
 
 def _reported(path: Path) -> dict[str, object]:

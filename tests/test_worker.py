@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from orchestrator.worker import report
+from orchestrator.worker import heartbeat, progress, report, section
 
 
 @pytest.fixture
@@ -68,6 +70,60 @@ def test_a_missing_disk_costs_a_warning_and_not_the_training(file: Path, monkeyp
     monkeypatch.setenv("ORCHESTRATOR_RESULT_FILE", str(file / "no" / "such"))
     with pytest.warns(RuntimeWarning, match="was lost"):
         report(a=1)
+
+
+SPEAKS = """
+import orchestrator.worker as worker
+for n in range(100):
+    worker.heartbeat()
+with worker.section("checkpoint"):
+    worker.progress(7)
+"""
+
+
+def spoken(environment: dict[str, str], code: str = SPEAKS) -> subprocess.CompletedProcess[str]:
+    env = {"PYTHONPATH": str(Path(__file__).parents[1]), **environment}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+
+
+def test_signs_of_life_are_lines_that_a_shell_could_write(tmp_path: Path) -> None:
+    pipe, stacks = tmp_path / "pipe", tmp_path / "stacks"
+    os.mkfifo(pipe)
+    fd = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    code = f"{SPEAKS}\nimport os, time; time.sleep(0.11); worker.progress(8); print(os.getpid())"
+    pid = spoken(
+        {"ORCHESTRATOR_WATCHDOG_FILE": str(pipe), "ORCHESTRATOR_STACKS_FILE": str(stacks)}, code
+    ).stdout.strip()
+    lines = os.read(fd, 65536).decode().splitlines()
+    os.close(fd)
+    assert lines[0].startswith(f"stacks {pid} ")
+    assert lines[1] == f"beat {pid}"
+    assert lines[-1] == f"step {pid} 8"
+    assert [line for line in lines if "checkpoint" in line] == [f"enter {pid} checkpoint", f"leave {pid} checkpoint"]
+    assert stacks.exists()
+
+
+@pytest.mark.parametrize("path", [None, "", "/no/such/pipe", "/", "/dev/null"])
+def test_signs_of_life_without_a_listener_are_no_trouble(path: str | None) -> None:
+    done = spoken({} if path is None else {"ORCHESTRATOR_WATCHDOG_FILE": path})
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_section_ends_however_it_is_left_and_has_a_name_that_can_be_said() -> None:
+    with pytest.raises(KeyError), section("load"):
+        raise KeyError
+    with pytest.raises(ValueError, match="'no spaces'"), section("no spaces"):
+        pass
+
+
+def test_signs_of_life_cost_next_to_nothing() -> None:
+    began = time.perf_counter()
+    for step in range(20_000):
+        heartbeat()
+        progress(step)
+    assert (time.perf_counter() - began) / 40_000 < 20e-6, "a microsecond, on a machine with nothing else to do"
 
 
 def test_importing_it_brings_in_nothing_beyond_the_standard_library() -> None:

@@ -13,7 +13,7 @@ from orchestrator.cli.paths import data_dir
 _FROM_ENV = re.compile(r"\$\{oc\.env:\w+,(.*?)\}(?=['\s]|$)")
 _MADE_UP = re.compile(r"\$\{orchestrate\.\w+:.*\}(?=\s|$)")
 _COMMENTED = re.compile(r"^( *\w+: )(\$\{.*?\})( +# .*)$", re.MULTILINE)
-_CHOICE = re.compile(r"^  - (\w+): (?:\$\{.*,)?(\w+)")  # of one that depends on a variable, what that can turn on
+_CHOICE = re.compile(r"^  - (\w+): (?:\$\{orchestrate\.\w+:)?(?:\$\{.*,)?(\w+)")  # some ask a variable
 
 
 def keys() -> str:

@@ -21,12 +21,14 @@ from orchestrator.cli.secrets import MASK
 from orchestrator.core import graph, ranks
 from orchestrator.core.failures import signal_name
 from orchestrator.core.rendezvous import Seat
-from orchestrator.core.specs import GroupSpec, HealthSpec
+from orchestrator.core.specs import GroupSpec, HealthSpec, WatchdogKind
 from orchestrator.core.table import Row, build
 from orchestrator.errors import ConfigError, Problem
 
 _LATER = "(known at the start)"
 _AT_START = ("MASTER_ADDR", "MASTER_PORT", "ORCHESTRATOR_TOKEN", "TORCHELASTIC_ERROR_FILE", "ORCHESTRATOR_RESULT_FILE")
+
+_IF_WATCHED = ("ORCHESTRATOR_WATCHDOG_FILE", "ORCHESTRATOR_STACKS_FILE", "TORCHELASTIC_TIMER_FILE")
 
 
 def checked(words: list[str]) -> Job:
@@ -71,6 +73,7 @@ def _group(job: Job, group: GroupSpec) -> dict[str, Any]:
         "restart": _plain(asdict(group.restart)),
         "probes": _plain(asdict(group.probes)) if group.probes else None,
         "preflight": _plain(asdict(group.preflight)) if group.preflight else None,
+        "watchdog": _plain(asdict(group.watchdog)),
         "machine": rows(machine(job, group)),
     }
 
@@ -98,8 +101,10 @@ def _workers(job: Job, group: GroupSpec) -> Iterator[dict[str, Any]]:
     )
     for place in ranks.places(seat, nproc):
         where = spec.rendezvous.url or _LATER
-        env = ranks.worker_env(spec, group, place, {}, error_file="", result_file="", store=where)
+        watched = None if group.watchdog.kind is WatchdogKind.DISABLED else ""
+        env = ranks.worker_env(spec, group, place, {}, error_file="", result_file="", store=where, watchdog=watched)
         env |= dict.fromkeys((name for name in _AT_START if name not in group.worker.env), _LATER)
+        env |= dict.fromkeys((name for name in _IF_WATCHED if env.get(name) == ""), _LATER)
         unset = [name for name, value in group.worker.env.items() if value is None]
         yield {
             "local_rank": place.local_rank,
@@ -179,6 +184,7 @@ def _group_lines(job: Job, group: GroupSpec) -> Iterator[str]:
     yield from (f"  {name}={value}" for name, value in sorted(workers[0]["env"].items()))
     yield from (f"  {name} is unset" for name in workers[0]["unset"])
     yield from ("", "restart", *(f"  {line}" for line in _restart_lines(group)))
+    yield from ("", "watchdog", f"  {_watchdog_line(group)}")
 
 
 def _restart_lines(group: GroupSpec) -> Iterator[str]:
@@ -194,6 +200,17 @@ def _restart_lines(group: GroupSpec) -> Iterator[str]:
         given = {name: value for name, value in _plain(asdict(rule)).items() if value and name != "action"}
         conditions = ", ".join(f"{name} {value}" for name, value in given.items()) or "anything"
         yield f"rule {number}: {conditions} -> {rule.action}"
+
+
+def _watchdog_line(group: GroupSpec) -> str:
+    watchdog = group.watchdog
+    limits = [f"{watchdog.timeout_s:g} s without a word, {watchdog.warmup_s:g} s before the first one"]
+    limits += [f"{limit:g} s in {name}" for name, limit in watchdog.sections.items()]
+    return {
+        WatchdogKind.DISABLED: "disabled",
+        WatchdogKind.OBSERVE: f"observe: tells after {watchdog.after_s:g} s without CPU time and output",
+        WatchdogKind.TIMER: "timer: restarts when a timer of torch's expires",
+    }.get(watchdog.kind, f"{watchdog.kind}: restarts after {', '.join(limits)}")
 
 
 def _rendezvous_lines(job: Job) -> Iterator[str]:

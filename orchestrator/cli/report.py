@@ -64,7 +64,9 @@ def failure_lines(failure: Failure, lead: str = "") -> list[Line]:
     """One failure in full: who, how, its message, where it happened, and its log."""
     lines = [Line(f"{lead}{who(failure)}, round {failure.round}: {failure.how()}", "bad")]
     lines += [Line(f"    {text}", "bold") for text in _said(failure).splitlines()]
-    if failure.traceback:
+    if failure.stacks:
+        texts, title = failure.stacks.splitlines()[:_BACKTRACE], "its stacks:"
+    elif failure.traceback:
         texts, title = failure.traceback.splitlines()[-_BACKTRACE:], "its traceback:"
     else:
         texts, title = list(failure.last_lines), "its last lines:"
@@ -103,7 +105,7 @@ def failure_of(data: Mapping[str, Any]) -> Failure:
     """A `Failure` from what a journal or a result file holds, however little that is."""
     given = {key: value for key, value in data.items() if value is not None}
     texts: dict[str, Any] = {
-        key: str(given[key]) for key in ("message", "error_type", "traceback", "log") if key in given
+        key: str(given[key]) for key in ("message", "error_type", "traceback", "stacks", "log") if key in given
     }
     lines = given.get("last_lines")
     texts["last_lines"] = [str(line) for line in lines] if isinstance(lines, list | tuple) else []

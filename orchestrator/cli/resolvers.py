@@ -60,6 +60,7 @@ def register() -> MadeUp:
     register("orchestrate.run_id", made.resolve_run_id, use_cache=True, replace=True)
     register("orchestrate.node_name", made.resolve_node_name, use_cache=True, replace=True)
     register("orchestrate.if_set", _if_set, replace=True)
+    register("orchestrate.watchdog", _watchdog, replace=True)
     register("orchestrate.left_to_you", _left_to_you, replace=True)
     register("orchestrate.keys", _keys, replace=True)
     return made
@@ -72,6 +73,11 @@ def _left_to_you() -> None:
 def _if_set(value: str | None, without: str, with_it: str) -> str:
     """One of two choices: whether a variable is set decides."""
     return with_it if str(value or "").strip() else without
+
+
+def _watchdog(default: str, file_timer: str | int) -> str:
+    """The watchdog that an agent of torchrun's would have, or the default."""
+    return "timer" if str(file_timer) == "1" else default
 
 
 def _keys() -> str:

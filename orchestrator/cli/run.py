@@ -128,9 +128,10 @@ async def _run(
 
 
 def _follow(health: Health | None, agent: Agent, journal: Journal) -> None:
-    """Let ``health`` show what the agent does; a watchdog's own beat goes to ``health.board.watch``."""
+    """Let ``health`` show what the agent does, and whether its watchdog is alive."""
     if health is not None:
         health.follow(agent.snapshot, journal)
+        health.board.watch("the watchdog", agent.watchdog.alive_at)
 
 
 async def _part(connection: Connection, server: EmbeddedServer | None, job: JobSpec) -> None:

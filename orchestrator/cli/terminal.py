@@ -218,11 +218,18 @@ def _problem(event: str, record: Mapping[str, Any], job: JobSpec) -> Line | None
         "fenced": f"this node's workers were killed, for others may soon start in their place{because}",
         "lease_late": f"the lease is renewed late{because}",
         "log_degraded": f"the journal can be written again; it lacks {counted(lost, 'record')}",
-        "worker_hung": f"rank {record.get('rank', '?')} hangs{because}",
+        "worker_hung": f"rank {record.get('rank', '?')} {_hangs(record)}{because}",
+        "watchdog_off": f"the watchdog is off{because}",
+        "watchdog_refused": f"the watchdog cannot use what it was told{because}",
         "probe_failed": f"rank {record.get('rank', '?')} failed its {record.get('probe', '')} probe{because}",
         "leave_failed": f"the group could not be told of the end{because}",
     }.get(event)
     return Line(text, "warn") if text else None
+
+
+def _hangs(record: Mapping[str, Any]) -> str:
+    """A hang that is a failure, or one that is only told; then nobody else tells where its stacks are."""
+    return "hangs" if record.get("fails", True) else "seems to hang; its stacks are in the journal"
 
 
 def _meanwhile(record: Mapping[str, Any], job: JobSpec) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from orchestrator.config.report import Report
 from orchestrator.config.schema import JobConfig, RendezvousEmbedded, RendezvousRedis, RestartOnFailure
+from orchestrator.config.watchdog import check_kinds, check_watchdog
 from orchestrator.core.restart import base_delay_s
 from orchestrator.core.specs import Backoff
 
@@ -22,6 +23,9 @@ def check(job: JobConfig, made_up_run_id: str | None, report: Report) -> None:
         _backoff(job.restart, report)
         _budget(job.restart, report)
         _kinds(job, job.restart, report)
+        for at, rule in enumerate(job.restart.rules):
+            check_kinds(rule.kinds, job.watchdog, f"restart.rules[{at}]", report)
+    check_watchdog(job.watchdog, report)
 
 
 def _several_nodes(job: JobConfig, made_up_run_id: str | None, report: Report) -> None:

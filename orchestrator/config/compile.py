@@ -32,6 +32,7 @@ from orchestrator.config.schema import (
     RestartOnFailure,
     StopDefault,
 )
+from orchestrator.config.watchdog import check_path, watchdog_policy
 from orchestrator.core.specs import (
     Backoff,
     Budget,
@@ -62,6 +63,7 @@ def compile_job(
     job = convert(JobConfig, data, "", report)
     check(job, made_up_run_id, report)
     check_health(job.health, report)
+    check_path(job.watchdog, host, report)
     section = data.get("worker")
     told = isinstance(section, Mapping) and section.get("cmd") is UNRESOLVED
     worker = _worker(job, host, report, told=told)
@@ -81,6 +83,7 @@ def compile_job(
                 restart=_restart(job.restart),
                 preflight=preflight_policy(job.health),
                 probes=probes_policy(job.health),
+                watchdog=watchdog_policy(job.watchdog),
             ),
         ),
         rendezvous=_rendezvous(job.rendezvous),

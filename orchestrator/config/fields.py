@@ -25,6 +25,7 @@ NODE = (
     "health.token",
     "health.timeout_s",
     "health.server",
+    "watchdog.path",
     "worker.nproc",
     "worker.cwd",
     "worker.affinity",

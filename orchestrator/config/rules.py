@@ -15,7 +15,7 @@ from orchestrator.config.readers import list_of, optional, pattern, signal_numbe
 from orchestrator.config.report import UNRESOLVED, Report, show
 
 _CODE_MAX = 255
-KINDS = ("probe", "spawn", "start_timeout")
+KINDS = ("hang", "probe", "spawn", "start_timeout")
 
 
 def exit_codes(value: object, path: str, report: Report) -> object:

@@ -35,6 +35,7 @@ from orchestrator.config.readers import (
     word,
 )
 from orchestrator.config.rules import RuleConfig, rules
+from orchestrator.config.watchdog import WATCHDOG, WatchdogConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +198,7 @@ LOGS: Choices = {"files": LogsFiles, "tee": LogsTee, "inherit": LogsInherit}
 HEALTH: Choices = {"disabled": HealthDisabled, "http": HealthHttp}
 GROUPS: Mapping[str, Choices] = {
     "restart": RESTART,
+    "watchdog": WATCHDOG,
     "rendezvous": RENDEZVOUS,
     "stop": STOP,
     "logs": LOGS,
@@ -215,6 +217,7 @@ class JobConfig:
     node: NodeConfig = section(NodeConfig)
     worker: WorkerConfig = section(WorkerConfig)
     restart: RestartNever | RestartOnFailure = choice(RESTART, "on_failure")
+    watchdog: WatchdogConfig = choice(WATCHDOG, "observe")
     rendezvous: RendezvousEmbedded | RendezvousRedis = choice(RENDEZVOUS, "embedded")
     stop: StopDefault = choice(STOP, "default")
     logs: LogsFiles | LogsTee | LogsInherit = choice(LOGS, "tee")

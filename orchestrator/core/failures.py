@@ -17,7 +17,8 @@ class Failure:
     """One worker's death. ``exit_code`` and ``signal`` exclude each other; both are None when nothing was spawned.
 
     ``kind``: ``exited``, ``signaled``, ``spawn`` (``message`` has step and errno), ``guard`` (the guard died),
-    ``probe`` (it is not alive by its probe) or ``start_timeout`` (by its startup probe it did not come up).
+    ``hang`` (``message`` says by which limit, ``stacks`` where it was), ``probe`` (it is not alive by its probe) or
+    ``start_timeout`` (by its startup probe it did not come up).
     ``at`` is wall-clock seconds on that node, for people only; order is decided by arrival.
     """
 
@@ -33,6 +34,7 @@ class Failure:
     message: str = ""
     error_type: str = ""
     traceback: str = ""
+    stacks: str = ""
     last_lines: tuple[str, ...] = ()
     log: str = ""
     at: float = 0.0
@@ -60,6 +62,7 @@ class Failure:
 _HOW = {
     "spawn": "could not be started",
     "guard": "lost with its guard",
+    "hang": "hung",
     "probe": "failed its liveness probe",
     "start_timeout": "did not come up in time",
 }

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.rendezvous import Seat
-from orchestrator.core.specs import GroupSpec, JobSpec
+from orchestrator.core.specs import GroupSpec, JobSpec, WatchdogKind
+
+_BEATS, _STACKS = "ORCHESTRATOR_WATCHDOG_FILE", "ORCHESTRATOR_STACKS_FILE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +60,13 @@ def worker_env(
     error_file: str,
     result_file: str,
     store: str,
+    watchdog: str | None = None,
+    stacks_file: str = "",
 ) -> dict[str, str]:
     """The complete environment of one worker: inherited, then what the launcher says, then ``worker.env``.
 
-    ``store`` is the server's URL with credentials, for what workers share.
+    ``store`` is the server's URL with credentials, for what workers share; ``watchdog`` is the pipe that it listens on,
+    if there is one.
     """
     seat, budget = place.seat, group.restart.budget.max
     env = dict(inherited)
@@ -83,6 +88,12 @@ def worker_env(
         "ORCHESTRATOR_RESULT_FILE": result_file,
         "ORCHESTRATOR_STORE": store,
     }
+    for name in (_BEATS, _STACKS):  # of an orchestrator that we run under: our workers are none of its
+        env.pop(name, None)
+    if watchdog is not None:
+        env |= {_BEATS: watchdog, _STACKS: stacks_file}
+        if group.watchdog.kind is WatchdogKind.TIMER:
+            env["TORCHELASTIC_TIMER_FILE"] = watchdog
     for name, value in group.worker.env.items():
         if value is None:
             env.pop(name, None)

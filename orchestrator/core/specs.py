@@ -56,6 +56,16 @@ class OnIsolation(StrEnum):
     RUN = "run"
 
 
+class WatchdogKind(StrEnum):
+    """How a worker that hangs is noticed."""
+
+    DISABLED = "disabled"
+    OBSERVE = "observe"  # it does nothing: that is told, and changes nothing
+    TIMER = "timer"  # a timer of torch's expires
+    HEARTBEAT = "heartbeat"  # it says nothing
+    SECTIONS = "sections"  # it says nothing, or stays too long where it has said that it is
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
     """This agent's identity: ``name`` is unique among live agents of a run, ``rank`` a hint for the first round."""
@@ -122,6 +132,23 @@ class RestartPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WatchdogPolicy:
+    """When a worker counts as hung. Which fields matter depends on ``kind``."""
+
+    kind: WatchdogKind = WatchdogKind.DISABLED
+    after_s: float = 0.0  # observe: so long without processor time and output
+    timeout_s: float = 0.0  # heartbeat, sections: so long without a word, outside of a section with a limit
+    warmup_s: float = 0.0  # the same before a worker's first word
+    sections: Mapping[str, float] = field(default_factory=dict)  # sections: seconds in each
+    path: str | None = None  # timer: where the pipe is wished; None: in the run's directory
+
+    @property
+    def can_fail(self) -> bool:
+        """Whether a hang is a failure; else it is only told."""
+        return self.kind in (WatchdogKind.TIMER, WatchdogKind.HEARTBEAT, WatchdogKind.SECTIONS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupSpec:
     """One role: its processes, how many nodes it spans, and its policy."""
 
@@ -133,6 +160,7 @@ class GroupSpec:
     spare_nodes: int = 0  # agents beyond ``max_nodes`` that stand by for a gap
     probes: ProbesPolicy | None = None  # what each worker is asked
     preflight: PreflightPolicy | None = None  # what each node is looked at for before each join
+    watchdog: WatchdogPolicy = WatchdogPolicy()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,6 +143,16 @@ PROBES: Table = (
 )  # fmt: skip
 """A worker that a startup or liveness probe gives up has failed. The guard's death may overtake that news."""
 
+WATCHDOG: Table = (
+    Row(S.STARTING,   E.WORKER_HUNG,          S.STOPPING,    (F.REPORT_FAILURE, F.STOP_WORKERS)),
+    Row(S.HEALTHY,    E.WORKER_HUNG,          S.STOPPING,    (F.REPORT_FAILURE, F.STOP_WORKERS)),
+    Row(S.STOPPING,   E.WORKER_HUNG,          S.STOPPING,    (F.REPORT_FAILURE,)),
+    Row(S.DRAINING,   E.WORKER_HUNG,          S.DRAINING),
+    Row(S.DECIDING,   E.WORKER_HUNG,          S.DECIDING),
+    Row(S.CLOSING,    E.WORKER_HUNG,          S.CLOSING),
+)  # fmt: skip
+"""A worker that hangs has failed. The guard's death may overtake the news, which is of no use any more then."""
+
 PREFLIGHT: Table = (
     Row(S.PREFLIGHT,  E.PREFLIGHT_PASSED,     S.RENDEZVOUS,  (F.JOIN_ROUND,)),
     Row(S.PREFLIGHT,  E.PREFLIGHT_FAILED,     S.PREFLIGHT,   (F.RUN_PREFLIGHT,)),
@@ -166,6 +176,8 @@ def build(spec: GroupSpec, *, preempt: bool = False) -> Table:
         rows += STANDBY
     if spec.max_nodes > 1:
         rows += PEERS
+    if spec.watchdog.can_fail:
+        rows += WATCHDOG
     if spec.restart.kind is not RestartKind.NEVER:
         rows += _restart_blocks(spec)
     if spec.probes is not None and spec.probes.can_fail:

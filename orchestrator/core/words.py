@@ -44,6 +44,7 @@ class Event(StrEnum):
     WORKERS_STARTED = "workers_started"
     WORKERS_SUCCEEDED = "workers_succeeded"  # every local worker exited well
     WORKER_FAILED = "worker_failed"  # the first local failure of a round
+    WORKER_HUNG = "worker_hung"  # a local worker has exceeded its watchdog's limit
     WORKERS_STOPPED = "workers_stopped"  # no process of ours is left
     WORKERS_UNKILLABLE = "workers_unkillable"  # some survived SIGKILL for stop.kill_wait_s
     PROBE_FAILED = "probe_failed"  # a local worker did not come up in time, or is no longer alive

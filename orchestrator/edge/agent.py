@@ -27,6 +27,7 @@ from orchestrator.edge.processes import Processes
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.group import GroupStore
 from orchestrator.edge.tail import Tailer
+from orchestrator.edge.watchdog import Watchdog
 from orchestrator.edge.workers import LocalWorkers
 from orchestrator.errors import ExitCode, InternalError
 
@@ -50,11 +51,13 @@ class Agent:
         self._journal = journal
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._membership = Membership(job, connection, store, self.post, self.log, fence=processes.fence)
+        self.watchdog = Watchdog(group.watchdog, self.log)
         self._workers = LocalWorkers(
             job,
             group,
             processes=processes,
             tailer=tailer,
+            watchdog=self.watchdog,
             store=connection.address.url,
             post=self.post,
             log=self.log,
@@ -117,9 +120,12 @@ class Agent:
 
     async def run(self) -> RunResult:
         """Take part until the run ends; returns how it did. Raises for our own bugs only, as a group."""
+        self.watchdog.open(self._job.run_dir)
         try:
             async with asyncio.TaskGroup() as self._tasks:
+                watching = self._tasks.create_task(self.watchdog.run(), name="watchdog")
                 await self._consume(self._tasks)
+                watching.cancel()
         except Exception as bug:
             reason = f"a bug of the orchestrator: {_first(bug)}"
             self._ending = Ending(outcome=Outcome.FAILED, exit_code=int(ExitCode.INTERNAL), reason=reason)
@@ -129,6 +135,7 @@ class Agent:
         finally:
             self._tasks = None
             await self._workers.end()
+            self.watchdog.close()
         return self.result()
 
     async def _consume(self, tasks: asyncio.TaskGroup) -> None:

@@ -5,6 +5,7 @@ What opens a file here waits for the disk: call it where no event loop waits wit
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections.abc import Mapping
@@ -64,6 +65,23 @@ class Worker:
             last_lines=lines,
             log=str(self.stderr) if logged else "",
         )
+
+    def add_lines(self, failure: Failure, *, logged: bool) -> Failure:
+        """``failure`` with the end of its stderr, if kept; for one that has not died, and has explained nothing."""
+        return replace(failure, last_lines=last_lines(self.stderr), log=str(self.stderr)) if logged else failure
+
+    def written(self) -> int:
+        """How many bytes its logs hold."""
+        sizes = 0
+        for log in (self.stdout, self.stderr):
+            with contextlib.suppress(OSError):
+                sizes += log.stat().st_size
+        return sizes
+
+    @property
+    def stacks_file(self) -> Path:
+        """Where it writes the stacks of its threads, when asked."""
+        return self.directory / "stacks.log"
 
     @property
     def error_file(self) -> Path:

@@ -29,6 +29,7 @@ from orchestrator.edge.messages import Message, Post
 from orchestrator.edge.probes import Probes
 from orchestrator.edge.processes import Processes
 from orchestrator.edge.tail import Tailer, render_prefix
+from orchestrator.edge.watchdog import Watchdog
 from orchestrator.edge.worker_files import Worker
 
 
@@ -42,6 +43,7 @@ class LocalWorkers:
         *,
         processes: Processes,
         tailer: Tailer | None,
+        watchdog: Watchdog,
         store: str,
         post: Post,
         log: Callable[..., None],
@@ -50,6 +52,7 @@ class LocalWorkers:
         self._group = group
         self._processes = processes
         self._tailer = tailer
+        self._watchdog = watchdog
         self._store = store  # the URL under which workers reach what they share
         self._post = post
         self._log = log
@@ -63,6 +66,7 @@ class LocalWorkers:
         if group.probes is not None:
             self._probes = Probes(job, group, group.probes, processes=processes, failed=self._probe_failed, log=log)
         processes.on_worker = self._hear
+        watchdog.on_hang = self._hung
 
     def attach(self, tasks: asyncio.TaskGroup) -> None:
         """Where the tasks that ask workers how they are belong."""
@@ -114,6 +118,8 @@ class LocalWorkers:
             error_file=str(worker.error_file),
             result_file=str(worker.result_file),
             store=self._store,
+            watchdog=self._watchdog.path,
+            stacks_file=str(worker.stacks_file),
         )
         self._processes.guard.spawn(
             worker.handle,
@@ -161,6 +167,7 @@ class LocalWorkers:
         self._processes.guard.kill(list(self._workers))
 
     def _ask_no_more(self) -> None:
+        self._watchdog.rest()
         if self._probes is not None:
             self._probes.end_all()
 
@@ -175,8 +182,7 @@ class LocalWorkers:
         for worker in dead:
             worker.ended = True
         if dead and self.failed.first is None:
-            place = dead[0].place
-            failure = self._failure("guard", place.rank, place.local_rank)
+            failure = self._failure("guard", dead[0].place.rank, dead[0].place.local_rank)
             self.failed.add(Failed(replace(failure, message="the guard process died, and its workers with it")))
 
     def views(self) -> tuple[WorkerView, ...]:
@@ -201,6 +207,7 @@ class LocalWorkers:
         match event:
             case Spawned():
                 worker.pid = event.pid
+                self._watchdog.started(worker)
                 if self._probes is not None:
                     self._probes.begin(worker.handle, worker.place)
                 self._log("worker_started", rank=worker.place.rank, local_rank=worker.place.local_rank, pid=event.pid)
@@ -215,6 +222,7 @@ class LocalWorkers:
 
     def _exited(self, worker: Worker, event: Exited) -> None:
         worker.ended = True
+        self._watchdog.ended(worker)
         if self._probes is not None:
             self._probes.end(worker.handle)
         kind = "signaled" if event.signal is not None else "exited"
@@ -255,6 +263,13 @@ class LocalWorkers:
         word = "start_timeout" if kind is ProbeKind.STARTUP else "probe"
         failure = self._failure(word, worker.place.rank, worker.place.local_rank)
         self._fail(Failed(replace(failure, pid=worker.pid, message=why)), event=Event.PROBE_FAILED)
+
+    def _hung(self, worker: Worker, why: str, stacks: str) -> None:
+        """It hangs: that is its failure, and it will be stopped for it."""
+        failure = self._failure("hang", worker.place.rank, worker.place.local_rank)
+        failure = replace(failure, pid=worker.pid, message=why, stacks=stacks)
+        explained = self._reading.ask(partial(worker.add_lines, failure, logged=self._keeps_logs))
+        self._fail(Failed(failure, explained=explained), Event.WORKER_HUNG)
 
     def _fail(self, failed: Failed, event: Event = Event.WORKER_FAILED) -> None:
         self.failed.add(failed)

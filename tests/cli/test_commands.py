@@ -54,7 +54,7 @@ def test_help_names_every_key_with_its_default(tmp_path: Path) -> None:
     shown = orchestrate(tmp_path, "--help").stdout.partition("== Keys")[2].partition("\n")[2].partition("\n== ")[0]
     composed = yaml.safe_load(orchestrate(tmp_path, "--cfg", "job").stdout)
     made_up = {"run_id": "(made up)", "node": {"name": "(made up)", "rank": None, "addr": None}}
-    for group in ("restart", "rendezvous", "stop", "logs"):
+    for group in ("restart", "watchdog", "rendezvous", "stop", "logs"):
         del composed[group]["kind"]
     composed["health"] = {"port": 0, "host": "127.0.0.1", "token": None, "timeout_s": 60, "server": None}
     composed["health"] |= {

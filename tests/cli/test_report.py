@@ -65,6 +65,19 @@ def test_a_traceback_is_better_than_last_lines() -> None:
     assert "its last lines" not in text
 
 
+def test_a_hang_is_told_with_its_limit_and_the_top_of_its_stacks() -> None:
+    stacks = "\n".join(["Thread 1 (most recent call first):", *(f"  File {n}" for n in range(99))])
+    hung = {**CAUSE, "kind": "hang", "exit_code": None, "error_type": "", "message": "no heartbeat", "stacks": stacks}
+    lines = report_text({**FAILED, "root_cause": hung, "failures": []}).splitlines()
+    assert lines[1:5] == [
+        "root cause: rank 1 on node a, pid 42, round 3: hung",
+        "    no heartbeat",
+        "    its stacks:",
+        "    | Thread 1 (most recent call first):",
+    ]
+    assert lines[-2] == "    |   File 38"
+
+
 @pytest.mark.parametrize(
     ("result", "text"),
     [

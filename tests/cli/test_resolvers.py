@@ -88,3 +88,25 @@ def test_a_name_that_is_free_again_is_given_again(
     for _ in range(2):
         done = subprocess.run([sys.executable, "-c", HOLD, "r"], input="", capture_output=True, text=True, check=True)
         assert done.stdout == "0\n"
+
+
+def watchdog_of(commands: Commands, *words: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads(commands.ctl("plan", "--json", *words, "--", "true").out)["groups"][0][
+        "watchdog"
+    ]
+    return found
+
+
+def test_torchruns_variables_choose_the_watchdog_unless_somebody_else_does(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert watchdog_of(commands)["kind"] == "observe"
+    monkeypatch.setenv("TORCHELASTIC_TIMER_FILE", str(tmp_path / "pipe"))
+    assert watchdog_of(commands)["kind"] == "observe"
+    monkeypatch.setenv("TORCHELASTIC_ENABLE_FILE_TIMER", "1")
+    chosen = watchdog_of(commands)
+    assert (chosen["kind"], chosen["path"]) == ("timer", str(tmp_path / "pipe"))
+    assert watchdog_of(commands, "watchdog=heartbeat")["kind"] == "heartbeat"
+    assert watchdog_of(commands, "recipe=hang")["kind"] == "sections"
+    monkeypatch.setenv("TORCHELASTIC_ENABLE_FILE_TIMER", "0")
+    assert watchdog_of(commands)["kind"] == "observe"

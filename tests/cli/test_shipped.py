@@ -22,6 +22,7 @@ DRIVEN = [json.dumps(rows(build(spec, preempt=preempt))) for spec, preempt in CO
     [
         *((f"recipe={name}", *(SEVERAL if name == "elastic" else ())) for name in RECIPES),
         *((f"restart={kind}", "--", "true") for kind in ("never", "on_failure", "always")),
+        *((f"watchdog={kind}", "--", "true") for kind in ("disabled", "observe", "timer", "heartbeat")),
         (*SEVERAL, "nodes=2", "stop.preempt_signals=[USR1]", "--", "true"),
     ],
     ids=" ".join,

@@ -23,7 +23,7 @@ class Bad(NamedTuple):
 
 
 RUN = ["--", "true"]
-KEYS = "health, logs, node, nodes, recipe, rendezvous, restart, role, run_id, stop, worker"
+KEYS = "health, logs, node, nodes, recipe, rendezvous, restart, role, run_id, stop, watchdog, worker"
 BAD = [
     # -- keys
     Bad(
@@ -52,10 +52,10 @@ BAD = [
     ),
     Bad(
         "a key that is not there yet",
-        ["watchdog=timer", *RUN],
+        ["sweep=parallel", *RUN],
         None,
         [
-            "watchdog: unknown key; known: {keys} [override watchdog=timer]",
+            "sweep: unknown key; known: {keys} [override sweep=parallel]",
         ],
     ),
     Bad(
@@ -555,10 +555,70 @@ BAD = [
     ),
     Bad(
         "an unknown kind",
+        ["restart.rules=[{kinds: [oops], action: fatal}]", *RUN],
+        None,
+        [
+            "restart.rules[0].kinds[0]: 'oops' is not allowed; allowed: hang, probe, spawn, start_timeout [override restart.rules=[{kinds: [oops], action: fatal}]]",
+        ],
+    ),
+    Bad(
+        "a rule for a hang that would be no failure",
         ["restart.rules=[{kinds: [hang], action: fatal}]", *RUN],
         None,
         [
-            "restart.rules[0].kinds[0]: 'hang' is not allowed; allowed: probe, spawn, start_timeout [override restart.rules=[{kinds: [hang], action: fatal}]]",
+            "restart.rules[0]: can never match: with watchdog=observe a hang is no failure; choose watchdog=heartbeat, sections or timer, or remove it [override restart.rules=[{kinds: [hang], action: fatal}]]",
+        ],
+    ),
+    # -- watchdog
+    Bad(
+        "an unknown watchdog",
+        ["watchdog=heartbeet", *RUN],
+        None,
+        [
+            "watchdog: 'heartbeet' is not a choice; did you mean 'heartbeat'? allowed: disabled, heartbeat, observe, sections, timer [override watchdog=heartbeet]",
+        ],
+    ),
+    Bad(
+        "a limit that no worker can hold",
+        ["watchdog=heartbeat", "watchdog.timeout_s=0.1", *RUN],
+        None,
+        [
+            "watchdog.timeout_s: 0.1 is too small; allowed: seconds from 0.5 [override watchdog.timeout_s=0.1]",
+        ],
+    ),
+    Bad(
+        "a warm-up that is shorter than what it is for",
+        ["watchdog=heartbeat", "watchdog.warmup_s=3", *RUN],
+        None,
+        [
+            "watchdog.warmup_s: 3 is less than watchdog.timeout_s 30; allowed: from 30, or a smaller timeout_s [override watchdog.warmup_s=3]",
+        ],
+    ),
+    Bad(
+        "sections that are none",
+        ["watchdog=sections", *RUN],
+        None,
+        [
+            "watchdog.sections: names no section with watchdog=sections; give {NAME: {timeout_s: SECONDS}}, or choose watchdog=heartbeat",
+        ],
+    ),
+    Bad(
+        "sections that cannot be said, have no limit, or are no mapping",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nwatchdog:\n  kind: sections\n  sections:\n    a b: {timeout_s: 3}\n    c: {}\n    d: 3\n    e: {after_s: 3}\n",
+        [
+            "watchdog.sections.a b: 'a b' is not a name; allowed: 1 to 64 of A-Z a-z 0-9 . _ - [r.yaml:5]",
+            "watchdog.sections.c: has no timeout_s; give the seconds that a worker may stay in it [r.yaml:6]",
+            "watchdog.sections.d: 3 is not a mapping; known: timeout_s [r.yaml:7]",
+            "watchdog.sections.e.after_s: unknown key; known: timeout_s [r.yaml:8]",
+        ],
+    ),
+    Bad(
+        "a pipe in a directory that is not there",
+        ["watchdog=timer", "watchdog.path=/no/such/pipe", *RUN],
+        None,
+        [
+            "watchdog.path: '/no/such' is not a directory; make it, or leave the path out [override watchdog.path=/no/such/pipe]",
         ],
     ),
     Bad(
@@ -724,7 +784,7 @@ BAD = [
         ["r.yaml"],
         "defaults:\n- override /hydra/job_logging: none\nworker: {cmd: 'true'}\n",
         [
-            "defaults[0]: 'hydra/job_logging' is not a recipe's to choose; allowed: health, hydra/launcher, hydra/sweeper, logs, rendezvous, restart, stop [r.yaml:2]",
+            "defaults[0]: 'hydra/job_logging' is not a recipe's to choose; allowed: health, hydra/launcher, hydra/sweeper, logs, rendezvous, restart, stop, watchdog [r.yaml:2]",
         ],
     ),
     Bad(
@@ -732,7 +792,7 @@ BAD = [
         ["r.yaml"],
         "defaults:\n- /recipe@hydra: hello\nworker: {cmd: 'true'}\n",
         [
-            "defaults[0]: 'recipe@hydra' is not a recipe's to choose; allowed: health, hydra/launcher, hydra/sweeper, logs, rendezvous, restart, stop [r.yaml:2]",
+            "defaults[0]: 'recipe@hydra' is not a recipe's to choose; allowed: health, hydra/launcher, hydra/sweeper, logs, rendezvous, restart, stop, watchdog [r.yaml:2]",
         ],
     ),
     Bad(

@@ -46,6 +46,8 @@ def test_a_choice_has_exactly_the_keys_and_defaults_of_its_dataclass(group: str,
         assert data.pop("reopen") == "${oc.env:SLURM_RESTART_COUNT,0}"
     if (group, kind) == ("health", "http"):  # torchelastic's variable may say it
         assert data.pop("port") == "${oc.env:TORCHELASTIC_HEALTH_CHECK_PORT,0}"
+    if (group, kind) == ("watchdog", "timer"):  # as torchrun's agents have it
+        assert data.pop("path") == "${oc.env:TORCHELASTIC_TIMER_FILE,null}"
     report = Report()
     assert convert(cls, data, group, report) == cls()
     assert report.problems == []

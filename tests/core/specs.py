@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from orchestrator.core.health import Check, CheckKind, PreflightPolicy, ProbeSpec, ProbesPolicy, ProbeWay
-from orchestrator.core.specs import Backoff, Budget, GroupSpec, RestartKind, RestartPolicy, Rule, WorkerSpec
+from orchestrator.core.specs import (
+    Backoff,
+    Budget,
+    GroupSpec,
+    RestartKind,
+    RestartPolicy,
+    Rule,
+    WatchdogKind,
+    WatchdogPolicy,
+    WorkerSpec,
+)
 
 BACKOFF = Backoff(initial_s=1, factor=2, max_s=60, jitter=0.1, reset_after_s=300)
 AT_ONCE = Backoff(initial_s=0, factor=1, max_s=0, jitter=0, reset_after_s=0)
@@ -34,6 +44,7 @@ def group(
     spares: int = 0,
     preflight: bool = False,
     probes: bool = False,
+    watchdog: WatchdogKind = WatchdogKind.DISABLED,
 ) -> GroupSpec:
     return GroupSpec(
         role="default",
@@ -44,4 +55,5 @@ def group(
         spare_nodes=spares,
         probes=PROBES if probes else None,
         preflight=PREFLIGHT if preflight else None,
+        watchdog=WatchdogPolicy(kind=watchdog, timeout_s=30, warmup_s=120),
     )

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.machine import Facts, GroupMachine
-from orchestrator.core.specs import GroupSpec, RestartKind
+from orchestrator.core.specs import GroupSpec, RestartKind, WatchdogKind
 from orchestrator.core.table import build
 from orchestrator.core.words import FINAL, Effect, Event, Outcome, State
 from orchestrator.errors import IllegalEvent
@@ -46,6 +46,8 @@ class World:
             options += [Event.WORKER_FAILED, Event.ROUND_SUPERSEDED]
             if self.spec.max_nodes > 1:
                 options.append(Event.PEER_FAILED)
+            if self.spec.watchdog.can_fail:
+                options.append(Event.WORKER_HUNG)
         if state is State.INIT:
             options.remove(Event.LEASE_LOST)
         if state is State.BACKOFF and self.spec.max_nodes > 1:
@@ -114,6 +116,7 @@ OF_A_ROUND = {
     Event.WORKERS_STARTED,
     Event.WORKERS_SUCCEEDED,
     Event.WORKER_FAILED,
+    Event.WORKER_HUNG,
     Event.WORKERS_STOPPED,
     Event.PEER_FAILED,
     Event.ROUND_SUPERSEDED,
@@ -126,6 +129,8 @@ def _stale(event: Event, state: State) -> bool:
     if state in {State.INIT, State.RENDEZVOUS}:
         return event in OF_A_ROUND
     gone = {Event.WORKERS_STARTED, Event.WORKERS_SUCCEEDED, Event.WORKER_FAILED, Event.WORKERS_STOPPED}
+    if event is Event.WORKER_HUNG:  # nothing takes time between the guard's death and our hearing of it
+        return state in {State.BACKOFF, State.FINISHING}
     return state in {State.DECIDING, State.BACKOFF, State.FINISHING} and event in gone
 
 
@@ -137,6 +142,7 @@ def test_no_history_is_illegal_and_a_stop_always_ends(data: st.DataObject) -> No
         nodes=data.draw(st.sampled_from([(1, 1), (1, 3)])),
         backoff=data.draw(st.sampled_from([BACKOFF, AT_ONCE])),
         budget=data.draw(st.integers(0, 3)),
+        watchdog=data.draw(st.sampled_from([WatchdogKind.OBSERVE, WatchdogKind.TIMER])),
     )
     world = World(spec, data)
     for _ in range(data.draw(st.integers(0, 25))):

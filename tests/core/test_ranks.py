@@ -14,6 +14,8 @@ from orchestrator.core.specs import (
     RendezvousKind,
     RendezvousSpec,
     StopPolicy,
+    WatchdogKind,
+    WatchdogPolicy,
     WorkerSpec,
 )
 from tests.core.specs import group
@@ -107,3 +109,23 @@ def test_macros_are_filled_in_and_other_text_is_untouched() -> None:
 
 def test_ranks_of_a_node_follow_each_other() -> None:
     assert [(place.rank, place.local_rank) for place in places(SEAT, 4)] == [(2, 0), (3, 1), (4, 2), (5, 3)]
+
+
+def watched_env(kind: WatchdogKind, inherited: dict[str, str]) -> dict[str, str]:
+    spec = replace(GROUP, watchdog=WatchdogPolicy(kind=kind))
+    place = places(SEAT, 1)[0]
+    return worker_env(
+        JOB, spec, place, inherited, error_file="", result_file="", store="", watchdog="/w", stacks_file="/s"
+    )
+
+
+def test_torchs_name_for_the_pipe_is_only_given_where_its_words_count() -> None:
+    for kind in WatchdogKind:
+        env = watched_env(kind, {"TORCHELASTIC_TIMER_FILE": "/mine"})
+        assert env["TORCHELASTIC_TIMER_FILE"] == ("/w" if kind is WatchdogKind.TIMER else "/mine")
+        assert (env["ORCHESTRATOR_WATCHDOG_FILE"], env["ORCHESTRATOR_STACKS_FILE"]) == ("/w", "/s")
+
+
+def test_an_unwatched_worker_does_not_speak_to_the_watchdog_that_we_run_under() -> None:
+    env = env_of(0, {"ORCHESTRATOR_WATCHDOG_FILE": "/outer", "ORCHESTRATOR_STACKS_FILE": "/outer"})
+    assert not {"ORCHESTRATOR_WATCHDOG_FILE", "ORCHESTRATOR_STACKS_FILE"} & set(env)

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.core.graph import mermaid, text
 from orchestrator.core.machine import Facts, GroupMachine
-from orchestrator.core.specs import GroupSpec, RestartKind
+from orchestrator.core.specs import GroupSpec, RestartKind, WatchdogKind
 from orchestrator.core.table import CORE, Row, Table, build
 from orchestrator.core.verify import verify
 from orchestrator.core.words import FINAL, Effect, Event, Outcome, State
@@ -17,18 +17,30 @@ from orchestrator.errors import IllegalEvent
 from tests.core.specs import AT_ONCE, BACKOFF, group
 
 CONFIGS = [
-    (group(kind, nodes=(low, high), spares=spares, backoff=backoff, preflight=health, probes=health), preempt)
-    for kind, (low, high, spares), backoff, preempt, health in product(
+    (
+        group(
+            kind,
+            nodes=(low, high),
+            spares=spares,
+            backoff=backoff,
+            preflight=health,
+            probes=health,
+            watchdog=watchdog,
+        ),
+        preempt,
+    )
+    for kind, (low, high, spares), backoff, preempt, health, watchdog in product(
         RestartKind,
         ((1, 1, 0), (2, 2, 0), (1, 4, 0), (1, 1, 1), (2, 2, 1)),
         (BACKOFF, AT_ONCE),
         (False, True),
         (False, True),
+        (WatchdogKind.OBSERVE, WatchdogKind.HEARTBEAT),
     )
 ]
 IDS = [
     f"{spec.restart.kind}-{spec.min_nodes}:{spec.max_nodes}+{spec.spare_nodes}-{spec.restart.backoff.max_s:g}s-{preempt}"
-    f"{'-health' if spec.preflight else ''}"
+    f"{'-health' if spec.preflight else ''}-{spec.watchdog.kind}"
     for spec, preempt in CONFIGS
 ]
 
@@ -109,6 +121,9 @@ def test_an_unused_feature_leaves_no_row() -> None:
     assert State.PREFLIGHT not in states(build(group()))
     assert State.PREFLIGHT not in states(build(group(probes=True)))
     assert not any(row.event is Event.PROBE_FAILED for row in build(group(preflight=True)))
+    for kind in WatchdogKind:
+        kills = kind in {WatchdogKind.TIMER, WatchdogKind.HEARTBEAT, WatchdogKind.SECTIONS}
+        assert any(row.event is Event.WORKER_HUNG for row in build(group(watchdog=kind))) is kills
     assert State.STANDBY not in states(build(group(nodes=(2, 2))))
     assert State.STANDBY in states(build(group(nodes=(2, 2), spares=1)))
     assert State.STANDBY in states(build(group(nodes=(1, 4))))

@@ -18,7 +18,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def test_every_recipe_has_a_test_here() -> None:
-    tested = {"hello", "flaky", "crashloop", "elastic", "ddp"}
+    tested = {"hello", "flaky", "crashloop", "hang", "elastic", "ddp"}
     assert {path.stem for path in RECIPES.glob("*.yaml")} == tested
 
 
@@ -45,6 +45,17 @@ def test_crashloop_ends_with_1_and_says_why(launch: Launcher) -> None:
     assert f"root cause: rank {cause['rank']} on node {cause['node']}" in run.stderr
     assert f"{cause['error_type']}: {cause['message']}" in run.stderr
     assert "restart.budget is spent" in run.stderr
+
+
+def test_hang_is_noticed_told_with_stacks_and_restarted(launch: Launcher) -> None:
+    run = launch("recipe=hang")
+    assert run.wait() == 0
+    assert (run.result["rounds"], run.result["restarts"]) == (2, 1)
+    (hung,) = run.events("worker_hung")
+    assert (hung["rank"], hung["fails"]) == (1, True)
+    assert "in section checkpoint for " in hung["reason"]
+    assert "hang.py" in hung["stacks"]
+    assert " in save" in hung["stacks"]
 
 
 def test_elastic_takes_nodes_in_and_does_without_them(launch: Launcher) -> None:

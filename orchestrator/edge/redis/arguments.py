@@ -48,6 +48,7 @@ def cause_json(cause: Failure) -> str:
             message=cause.message[:limit],
             error_type=cause.error_type[:limit],
             log=cause.log[:limit],
+            stacks=cause.stacks[:limit],
             traceback=cause.traceback[len(cause.traceback) - min(limit, len(cause.traceback)) :],
             last_lines=tuple(line[:limit] for line in cause.last_lines[-max(1, limit // 1000) :]),
         )
