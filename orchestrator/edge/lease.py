@@ -89,6 +89,7 @@ class LeaseKeeper:
         self._fence = fence if group.max_nodes + group.spare_nodes > 1 else None
         self._until_s = 0.0  # workers may run until then, by all that was granted; as all instants here, of boot time
         self._held = False  # whether there may be workers, so that the guard must know
+        self._fallen = False  # the fence, since we began to hold it: heard once, it is no news
         self._over_s = 0.0  # what the guard tells of moments up to this is about rounds that are over
         self._answered_s = _now()  # when the last question that was answered had been sent
         self._renew_now = asyncio.Event()
@@ -161,7 +162,7 @@ class LeaseKeeper:
     def hold(self) -> None:
         """There will be workers: they may run as long as the lease does."""
         if self._fence is not None:
-            self._held = True
+            self._held, self._fallen = True, False
             self._fence(self._until_s)
 
     def release(self) -> None:
@@ -179,8 +180,9 @@ class LeaseKeeper:
 
     def fenced(self, at_s: float) -> None:
         """The guard has killed our workers, because nobody had prolonged the lease: it is as good as lost."""
-        if not self._held or at_s <= self._over_s:
+        if not self._held or self._fallen or at_s <= self._over_s:
             return
+        self._fallen = True
         lag_s, ours = self._our_fault()
         reason = ours or f"no answer from the server for {_now() - self._answered_s:.1f} s"
         self._log("fenced", reason=reason, lag_s=round(lag_s, 3))

@@ -156,7 +156,7 @@ def test_workers_run_through_a_server_that_comes_back_empty(nodes: Nodes, server
     for agent in (a, b):
         assert agent.state_is("HEALTHY")
         assert all(alive(pid) for pid in agent.workers(first).values())
-    os.kill(a.workers(first)[0], signal.SIGKILL)  # and what it decides is decided on
+    os.kill(next(iter(a.workers(first).values())), signal.SIGKILL)  # and what it decides is decided on
     second = in_round(b, 2, after=first)
     assert second == first + 1
     a.signal(signal.SIGTERM)
