@@ -148,6 +148,14 @@ class WatchdogPolicy:
         return self.kind in (WatchdogKind.TIMER, WatchdogKind.HEARTBEAT, WatchdogKind.SECTIONS)
 
 
+class Need(StrEnum):
+    """How far a role must have come before one that depends on it is started."""
+
+    STARTED = "started"  # all workers of its round run
+    HEALTHY = "healthy"  # and were ready, by their probes
+    SUCCEEDED = "succeeded"  # it is over, and well
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupSpec:
     """One role: its processes, how many nodes it spans, and its policy."""
@@ -161,6 +169,25 @@ class GroupSpec:
     probes: ProbesPolicy | None = None  # what each worker is asked
     preflight: PreflightPolicy | None = None  # what each node is looked at for before each join
     watchdog: WatchdogPolicy = WatchdogPolicy()
+    on: tuple[str, ...] = ()  # patterns of the names of its nodes, as of fnmatch; none: all
+    depends_on: Mapping[str, Need] = field(default_factory=dict)  # other roles
+    cascade: bool = False  # restarted when a role that it depends on is
+
+
+class SuccessKind(StrEnum):
+    """Which roles decide how a run ends."""
+
+    ALL = "all"
+    ANY = "any"
+    LISTED = "listed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuccessPolicy:
+    """How a run of several roles ends: well when all, any or all ``roles`` that are listed have succeeded."""
+
+    kind: SuccessKind = SuccessKind.ALL
+    roles: tuple[str, ...] = ()  # listed: the others are stopped then, and do not count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,3 +250,4 @@ class JobSpec:
     stop: StopPolicy
     logs: LogsSpec
     health: HealthSpec | None = None
+    success: SuccessPolicy = SuccessPolicy()
