@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 from orchestrator.core.address import FORMS, Address, Command, mask_url
@@ -19,14 +19,13 @@ from orchestrator.edge.network import published_addr
 from orchestrator.edge.redis.faults import Fault, judge
 from orchestrator.edge.redis.route import Route
 from orchestrator.edge.redis.scripts import Script
+from orchestrator.edge.redis.streams import Entry, Found, Streams
 from orchestrator.edge.redis.wire import Trouble, Wire
 from orchestrator.errors import InternalError, RendezvousError
 
 TELL_AFTER_S = 1.0  # a server that is just being started answers before
 MAX_BLOCK_S = 2.0  # a blocked read comes back this often, so that a silent server is noticed
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.02, 1.0
-
-Entry = tuple[str, dict[str, str]]
 
 
 class Connection:
@@ -54,6 +53,7 @@ class Connection:
         self._route = Route(address, self._moved)
         self._commands = Wire(self._route)
         self._reader = Wire(self._route, MAX_BLOCK_S)
+        self._streams = Streams(self._block)
         self._opened = False
         self._served = False  # it has executed a command of ours, so that what is wrong now may pass
         self._away: dict[Wire, float] = {}  # who gets no answer, and since when on the monotonic clock
@@ -157,10 +157,13 @@ class Connection:
 
     async def read(self, stream: str, after: str) -> list[Entry]:
         """What stands in ``stream`` after an id. Waits for it, but comes back with nothing now and then."""
+        return await self._streams.read(stream, after)
+
+    async def _block(self, after: Mapping[str, str]) -> Found:
+        self._route.key = next(iter(after))
         block_ms = int(MAX_BLOCK_S * 1000)
-        self._route.key = stream
-        ask = ("XREAD", "COUNT", 100, "BLOCK", block_ms, "STREAMS", stream, after)
-        return _entries(await self._insist(self._reader, ask))
+        ask: Command = ("XREAD", "COUNT", 100, "BLOCK", block_ms, "STREAMS", *after, *after.values())
+        return _found(await self._insist(self._reader, ask))
 
     async def server_ms(self) -> int:
         """The server's clock; only differences between two of its readings mean anything."""
@@ -241,11 +244,15 @@ class Connection:
             self._on_back()
 
 
-def _entries(reply: object) -> list[Entry]:
+def _found(reply: object) -> Found:
     match reply:
         case None:
-            return []
-        case [[_, list(rows)]]:
+            return {}
+        case list():
             with contextlib.suppress(ValueError, TypeError):  # rows that are none
-                return [(str(entry), dict(zip(fields[::2], fields[1::2], strict=True))) for entry, fields in rows]
+                return {str(stream): [_entry(*row) for row in rows] for stream, rows in reply}
     raise RendezvousError(f"the server replied to XREAD with something unknown: {reply!r:.200}")
+
+
+def _entry(id_: object, fields: Sequence[str]) -> Entry:
+    return str(id_), dict(zip(fields[::2], fields[1::2], strict=True))

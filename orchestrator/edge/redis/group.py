@@ -40,6 +40,7 @@ from orchestrator.edge.redis.arguments import budget_words, cause_json, check_na
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.resp import encode
 from orchestrator.edge.redis.scripts import EVENTS, group_keys, script
+from orchestrator.edge.redis.streams import instant
 from orchestrator.errors import RendezvousError
 
 HOUR_S = 3600.0
@@ -101,7 +102,7 @@ class GroupStore:
         words = (bid.nproc, bid.addr, bid.port, hint, replies.ledger_text(claim.ledger))
         raw = await self._call("join", claim, *words, on_attempt=on_attempt)
         cursor, reply = replies.join_reply(raw)
-        if self._cursor is None or _instant(cursor) < _instant(self._cursor):  # first, or the server began anew
+        if self._cursor is None or instant(cursor) < instant(self._cursor):  # first, or the server began anew
             self._cursor = cursor
         self._joined.set()
         self._held = isinstance(reply, Held)
@@ -178,7 +179,7 @@ class GroupStore:
                 if isinstance(notice, Drained) and (notice.node, notice.nonce) != self._who:
                     continue
                 if isinstance(notice, Restart) and notice.delay_ms > 0:
-                    age_ms = await self._connection.server_ms() - _instant(entry)[0]
+                    age_ms = await self._connection.server_ms() - instant(entry)[0]
                     notice = replace(notice, delay_ms=max(0, notice.delay_ms - max(0, age_ms)))
                 yield notice
                 if isinstance(notice, Closed):
@@ -279,9 +280,3 @@ def _other_job(run_id: str, ours: Publication, theirs: str) -> RendezvousError:
         f"run {run_id} has another job than this agent: {'; '.join(found)}. "
         "Start all agents of a run with the same job, or give this one another run_id"
     )
-
-
-def _instant(entry: str) -> tuple[int, int]:
-    """A stream id, comparable: milliseconds of the server's clock, then a counter."""
-    ms, _, counter = entry.partition("-")
-    return int(ms), int(counter or 0)
