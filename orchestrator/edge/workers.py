@@ -7,28 +7,23 @@ What follows from that is the machine's business.
 from __future__ import annotations
 
 import asyncio
-import os
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-from orchestrator.core.failures import Failure
 from orchestrator.core.health import ProbeKind
-from orchestrator.core.ranks import fill_in, places, worker_env
+from orchestrator.core.ranks import places
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.snapshot import WorkerView
-from orchestrator.core.specs import GroupSpec, JobSpec, LogsKind
+from orchestrator.core.specs import GroupSpec, JobSpec
 from orchestrator.core.words import Event
+from orchestrator.edge.deaths import Deaths
 from orchestrator.edge.failed import Failed, FailureBook
-from orchestrator.edge.filework import FileThread
 from orchestrator.edge.guard.client import Exited, Spawned, SpawnFailed
 from orchestrator.edge.messages import Message, Post
 from orchestrator.edge.probes import Probes
 from orchestrator.edge.processes import Processes
-from orchestrator.edge.tail import Tailer, render_prefix
+from orchestrator.edge.starter import Starter
+from orchestrator.edge.tail import Tailer
 from orchestrator.edge.watchdog import Watchdog
 from orchestrator.edge.worker_files import Worker
 
@@ -51,16 +46,14 @@ class LocalWorkers:
         self._job = job
         self._group = group
         self._processes = processes
-        self._tailer = tailer
         self._watchdog = watchdog
-        self._store = store  # the URL under which workers reach what they share
         self._post = post
         self._log = log
         self._workers: dict[int, Worker] = {}
         self._seat: Seat | None = None
         self._told: set[Event] = set()
-        self._making, self._reading = FileThread("workers' directories"), FileThread("workers' last words")
-        self._logs = Path(job.logs.dir, group.role).absolute()
+        self._starter = Starter(job, group, processes=processes, tailer=tailer, watchdog=watchdog, store=store)
+        self._deaths = Deaths(group, job.node.name, logged=self._starter.keeps_logs)
         self.failed = FailureBook()
         self._probes: Probes | None = None
         if group.probes is not None:
@@ -81,70 +74,16 @@ class LocalWorkers:
         None of them is, if this is cancelled.
         """
         self._ask_no_more()
-        self._seat, self._told, self._workers = seat, set(), {}
+        self._seat, self._told = seat, set()
         self.failed.begin_round()
-        home = self._logs / str(seat.round)
-        for place in places(seat, self._group.worker.nproc):
-            handle = self._processes.new_handle()
-            self._workers[handle] = Worker(place=place, handle=handle, directory=home / str(place.rank))
-        workers = list(self._workers.values())
-        problems = await self._making.ask(lambda: [self._prepare(worker) for worker in workers])
+        workers = [self._starter.new(place) for place in places(seat, self._group.worker.nproc)]
+        self._workers = {worker.handle: worker for worker in workers}
+        problems = await self._starter.prepare(workers)
         for worker, problem in zip(workers, problems, strict=True):
             if problem is None:
-                self._spawn(worker)
+                self._starter.spawn(worker)
             else:
                 self._spawn_failed(worker, f"creating {worker.directory}", problem.errno or 0)
-
-    def _prepare(self, worker: Worker) -> OSError | None:
-        try:
-            worker.make_directory()
-        except OSError as error:
-            return error
-        if self._keeps_logs:
-            self._tail(worker)
-        return None
-
-    @property
-    def _keeps_logs(self) -> bool:
-        return self._job.logs.kind is not LogsKind.INHERIT
-
-    def _spawn(self, worker: Worker) -> None:
-        place, spec = worker.place, self._group.worker
-        env = worker_env(
-            self._job,
-            self._group,
-            place,
-            os.environ,
-            error_file=str(worker.error_file),
-            result_file=str(worker.result_file),
-            store=self._store,
-            watchdog=self._watchdog.path,
-            stacks_file=str(worker.stacks_file),
-        )
-        self._processes.guard.spawn(
-            worker.handle,
-            fill_in(spec.cmd, self._job, self._group, place),
-            env,
-            cwd=spec.cwd,
-            stdout=str(worker.stdout) if self._keeps_logs else None,
-            stderr=str(worker.stderr) if self._keeps_logs else None,
-            umask=spec.umask,
-        )
-
-    def _tail(self, worker: Worker) -> None:
-        shown = self._job.logs.console
-        if self._tailer is None or (shown is not None and worker.place.rank not in shown):
-            return
-        prefix = render_prefix(
-            self._job.logs.prefix,
-            role=self._group.role,
-            rank=worker.place.rank,
-            local_rank=worker.place.local_rank,
-            node=self._job.node.name,
-            round=worker.place.seat.round,
-        )
-        self._tailer.add(worker.stdout, prefix, 1)
-        self._tailer.add(worker.stderr, prefix, 2)
 
     # -- stopping
 
@@ -182,8 +121,7 @@ class LocalWorkers:
         for worker in dead:
             worker.ended = True
         if dead and self.failed.first is None:
-            failure = self._failure("guard", dead[0].place.rank, dead[0].place.local_rank)
-            self.failed.add(Failed(replace(failure, message="the guard process died, and its workers with it")))
+            self.failed.add(self._deaths.bereft(dead[0]))
 
     def views(self) -> tuple[WorkerView, ...]:
         """This round's workers, as they are now."""
@@ -195,8 +133,8 @@ class LocalWorkers:
     async def end(self) -> None:
         """No worker is left, and none will be started: wait for the last explanations of failures."""
         await self.failed.end()
-        for thread in (self._making, self._reading):
-            thread.close(0.0)
+        self._starter.close()
+        self._deaths.close()
 
     # -- listening
 
@@ -243,49 +181,23 @@ class LocalWorkers:
             if all(other.ended for other in self._workers.values()) and self.failed.first is None:
                 self._tell(Event.WORKERS_SUCCEEDED, "all local workers exited with 0")
             return
-        failure = replace(
-            self._failure(kind, place.rank, place.local_rank),
-            pid=event.pid,
-            exit_code=event.exit_code,
-            signal=event.signal,
-        )
-        explained = self._reading.ask(partial(worker.explain, failure, logged=self._keeps_logs))
-        self._fail(Failed(failure, explained=explained))
+        self._fail(self._deaths.exited(worker, event))
 
     def _spawn_failed(self, worker: Worker, step: str, errno: int) -> None:
         worker.ended = True
-        program = self._group.worker.cmd[0]
-        failure = self._failure("spawn", worker.place.rank, worker.place.local_rank)
-        self._fail(Failed(replace(failure, message=f"{program}: {os.strerror(errno)} (at {step})"), errno))
+        self._fail(self._deaths.unborn(worker, step, errno))
 
     def _probe_failed(self, handle: int, kind: ProbeKind, why: str) -> None:
-        worker = self._workers[handle]
-        word = "start_timeout" if kind is ProbeKind.STARTUP else "probe"
-        failure = self._failure(word, worker.place.rank, worker.place.local_rank)
-        self._fail(Failed(replace(failure, pid=worker.pid, message=why)), event=Event.PROBE_FAILED)
+        self._fail(self._deaths.unwell(self._workers[handle], kind, why), Event.PROBE_FAILED)
 
     def _hung(self, worker: Worker, why: str, stacks: str) -> None:
         """It hangs: that is its failure, and it will be stopped for it."""
-        failure = self._failure("hang", worker.place.rank, worker.place.local_rank)
-        failure = replace(failure, pid=worker.pid, message=why, stacks=stacks)
-        explained = self._reading.ask(partial(worker.add_lines, failure, logged=self._keeps_logs))
-        self._fail(Failed(failure, explained=explained), Event.WORKER_HUNG)
+        self._fail(self._deaths.hung(worker, why, stacks), Event.WORKER_HUNG)
 
     def _fail(self, failed: Failed, event: Event = Event.WORKER_FAILED) -> None:
         self.failed.add(failed)
         failure = failed.failure
         self._post(Message(event=event, reason=f"rank {failure.rank}: {failure.how()}", round=failure.round))
-
-    def _failure(self, kind: str, rank: int, local_rank: int) -> Failure:
-        return Failure(
-            kind=kind,
-            group=self._group.role,
-            node=self._job.node.name,
-            rank=rank,
-            local_rank=local_rank,
-            round=self._seat.round if self._seat else 0,
-            at=time.time(),
-        )
 
     def _tell(self, event: Event, reason: str) -> None:
         if self._seat is not None and event not in self._told:

@@ -1,0 +1,108 @@
+"""Starts one worker: its directory, its logs on the console, its environment, and the order to the guard.
+
+Which workers there are, and when they start, is `workers`' business. Invariant: nothing in here waits for a disk in the
+agent's loop, and no worker is ordered whose directory could not be made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.core.ranks import Place, fill_in, worker_env
+from orchestrator.core.specs import GroupSpec, JobSpec, LogsKind
+from orchestrator.edge.filework import FileThread
+from orchestrator.edge.processes import Processes
+from orchestrator.edge.tail import Tailer, render_prefix
+from orchestrator.edge.watchdog import Watchdog
+from orchestrator.edge.worker_files import Worker
+
+
+class Starter:
+    """Makes workers of places. ``store`` is the URL under which workers reach what they share."""
+
+    def __init__(
+        self,
+        job: JobSpec,
+        group: GroupSpec,
+        *,
+        processes: Processes,
+        tailer: Tailer | None,
+        watchdog: Watchdog,
+        store: str,
+    ) -> None:
+        self._job = job
+        self._group = group
+        self._processes = processes
+        self._tailer = tailer
+        self._watchdog = watchdog
+        self._store = store
+        self._making = FileThread("workers' directories")
+        self._logs = Path(job.logs.dir, group.role).absolute()
+
+    @property
+    def keeps_logs(self) -> bool:
+        """Whether what workers write ends in files of ours."""
+        return self._job.logs.kind is not LogsKind.INHERIT
+
+    def new(self, place: Place) -> Worker:
+        """A worker at that place, which does not run yet."""
+        directory = self._logs / str(place.seat.round) / str(place.rank)
+        return Worker(place=place, handle=self._processes.new_handle(), directory=directory)
+
+    async def prepare(self, workers: Sequence[Worker]) -> list[OSError | None]:
+        """Make their directories; returns, for each, why that could not be done."""
+        return await self._making.ask(lambda: [self._prepared(worker) for worker in workers])
+
+    def _prepared(self, worker: Worker) -> OSError | None:
+        try:
+            worker.make_directory()
+        except OSError as error:
+            return error
+        if self.keeps_logs:
+            self._tail(worker)
+        return None
+
+    def _tail(self, worker: Worker) -> None:
+        shown = self._job.logs.console
+        if self._tailer is None or (shown is not None and worker.place.rank not in shown):
+            return
+        prefix = render_prefix(
+            self._job.logs.prefix,
+            role=self._group.role,
+            rank=worker.place.rank,
+            local_rank=worker.place.local_rank,
+            node=self._job.node.name,
+            round=worker.place.seat.round,
+        )
+        self._tailer.add(worker.stdout, prefix, 1)
+        self._tailer.add(worker.stderr, prefix, 2)
+
+    def spawn(self, worker: Worker) -> None:
+        """Order the process; what became of it is told by the guard."""
+        place, spec = worker.place, self._group.worker
+        env = worker_env(
+            self._job,
+            self._group,
+            place,
+            os.environ,
+            error_file=str(worker.error_file),
+            result_file=str(worker.result_file),
+            store=self._store,
+            watchdog=self._watchdog.path,
+            stacks_file=str(worker.stacks_file),
+        )
+        self._processes.guard.spawn(
+            worker.handle,
+            fill_in(spec.cmd, self._job, self._group, place),
+            env,
+            cwd=spec.cwd,
+            stdout=str(worker.stdout) if self.keeps_logs else None,
+            stderr=str(worker.stderr) if self.keeps_logs else None,
+            umask=spec.umask,
+        )
+
+    def close(self) -> None:
+        """No worker will be started any more."""
+        self._making.close(0.0)
