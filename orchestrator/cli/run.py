@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.secrets import Secrets
+from orchestrator.core.roles import admitted
 from orchestrator.core.specs import JobSpec, LogsKind, RendezvousKind
 from orchestrator.edge.guard.launch import launch
 from orchestrator.errors import ConfigError, Problem
@@ -91,6 +92,7 @@ async def _run(
     from orchestrator.edge.console import Console
     from orchestrator.edge.guard.client import become_subreaper
     from orchestrator.edge.journal import write_result
+    from orchestrator.edge.redis.group import last_will
     from orchestrator.edge.tail import Tailer
 
     gc.freeze()  # what was imported and composed stays, and need not be looked through
@@ -105,10 +107,10 @@ async def _run(
     tailer = Tailer(console) if job.logs.kind is LogsKind.TEE else None
     if tailer is not None:
         tailer.start()
-    connection, store = _rendezvous(job, publication, server, journal)
-    connection.on_moved = lambda: processes.bequeath(store.last_will("its agent died"))
+    connection, stores = _rendezvous(job, publication, server, journal)
+    connection.on_moved = lambda: processes.bequeath(last_will(stores.values(), "its agent died"))
     connection.on_moved()
-    agent = Agent(job, processes=processes, connection=connection, store=store, journal=journal, tailer=tailer)
+    agent = Agent(job, processes=processes, connection=connection, stores=stores, journal=journal, tailer=tailer)
     terminal.begin(server.shared_url if server is not None else None)
     _follow(health, agent, journal)
     with _Signals(job, agent):
@@ -131,7 +133,7 @@ def _follow(health: Health | None, agent: Agent, journal: Journal) -> None:
     """Let ``health`` show what the agent does, and whether its watchdog is alive."""
     if health is not None:
         health.follow(agent.snapshot, journal)
-        health.board.watch("the watchdog", agent.watchdog.alive_at)
+        health.board.watch("the watchdog", agent.alive_at)
 
 
 async def _part(connection: Connection, server: EmbeddedServer | None, job: JobSpec) -> None:
@@ -164,7 +166,7 @@ def _journal(job: JobSpec, secrets: Secrets, console: Console) -> Journal:
     return Journal(
         Path(job.run_dir, "events.jsonl"),
         run_id=job.run_id,
-        group=job.groups[0].role,
+        group=job.groups[0].role if len(job.groups) == 1 else "",
         node=job.node.name,
         clock=time.time,
         mono=time.monotonic,
@@ -175,31 +177,34 @@ def _journal(job: JobSpec, secrets: Secrets, console: Console) -> Journal:
 
 def _rendezvous(
     job: JobSpec, publication: Publication, server: EmbeddedServer | None, journal: Journal
-) -> tuple[Connection, GroupStore]:
+) -> tuple[Connection, dict[str, GroupStore]]:
     from orchestrator.edge.redis.connection import Connection
     from orchestrator.edge.redis.group import GroupStore
 
-    group = job.groups[0]
     connection = Connection.from_url(
         server.url if server is not None else job.rendezvous.url or "",
         grace_s=job.rendezvous.server_grace_s,
         on_lost=lambda reason: journal.write("server_lost", round=0, reason=reason),
         on_back=lambda: journal.write("server_back", round=0),
     )
-    store = GroupStore(
-        connection,
-        run_id=job.run_id,
-        role=group.role,
-        node=job.node.name,
-        nonce=randomness.token_hex(8),
-        min_nodes=group.min_nodes,
-        max_nodes=group.max_nodes,
-        spare_nodes=group.spare_nodes,
-        rendezvous=job.rendezvous,
-        restart=group.restart,
-        publication=publication,
-    )
-    return connection, store
+    nonce = randomness.token_hex(8)
+    stores = {
+        group.role: GroupStore(
+            connection,
+            run_id=job.run_id,
+            role=group.role,
+            node=job.node.name,
+            nonce=nonce,
+            min_nodes=group.min_nodes,
+            max_nodes=group.max_nodes,
+            spare_nodes=group.spare_nodes,
+            rendezvous=job.rendezvous,
+            restart=group.restart,
+            publication=publication,
+        )
+        for group in admitted(job.groups, job.node.name)
+    }
+    return connection, stores
 
 
 def _keep(job: JobSpec, name: str, console: Console, write: Callable[[Path], object]) -> None:

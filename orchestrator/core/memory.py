@@ -53,6 +53,10 @@ class Memory:
         """All our workers of the round have succeeded."""
         self._claim = replace(self._claim, succeeded=True)
 
+    def up(self, level: int) -> None:
+        """So far our workers of the round have come."""
+        self._claim = replace(self._claim, level=level)
+
     def round_over(self, round_: int | None = None) -> None:
         """Our round has ended: there is nothing to give back any more. Late word of an older ``round_`` is no news."""
         if round_ is None or round_ == self._claim.round:

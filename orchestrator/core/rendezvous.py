@@ -72,6 +72,7 @@ class Claim:
     ledger: Ledger = Ledger()
     seat: Seat | None = None
     succeeded: bool = False  # all its workers of that round
+    level: int = 0  # how far they had come, see `Up`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +219,14 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
+class Up:
+    """The workers of all members of a round have come so far: 1 they run, 2 they are ready."""
+
+    round: int
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
 class Drained:
     """An operator wishes that the agent ``nonce``, which holds the name ``node``, stops its workers and leaves."""
 
@@ -228,4 +237,4 @@ class Drained:
 JoinReply = Seat | Waiting | Held | Refused | Closed  # replies to join and seat
 RenewReply = Standing | Waiting | Lapsed | Restoring | Superseded | Restart | Closed
 Verdict = Standing | Superseded | Restart | Closed | Lapsed | Restoring  # replies to fail, done, verdict and restore
-Notice = Settled | Superseded | Restart | Closed | Drained  # what the group's stream tells
+Notice = Settled | Superseded | Restart | Closed | Drained | Up  # what the group's stream tells

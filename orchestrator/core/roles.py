@@ -7,11 +7,11 @@ nothing to decide here. Invariant: the same views lead to the same decision on e
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from fnmatch import fnmatchcase
 
-from orchestrator.core.rendezvous import Closed
+from orchestrator.core.rendezvous import Closed, Notice, Restart, Settled, Superseded, Up
 from orchestrator.core.specs import GroupSpec, Need, SuccessKind, SuccessPolicy
 from orchestrator.core.words import Outcome
 
@@ -36,6 +36,22 @@ class RoleView:
 Views = Mapping[str, RoleView]
 
 _LEVEL = {Need.STARTED: Level.STARTED, Need.HEALTHY: Level.HEALTHY}
+
+
+def heard(view: RoleView, news: RoleView | Notice) -> RoleView:
+    """The view after a look at the role, or after word of it."""
+    match news:
+        case RoleView():
+            return news
+        case Settled(round=number):
+            return RoleView(number)
+        case Up(round=number) if number == view.round:
+            return replace(view, level=Level(news.level))
+        case Superseded() | Restart():
+            return RoleView(0)
+        case Closed():
+            return replace(view, closed=news)
+    return view
 
 
 def admitted(groups: Iterable[GroupSpec], node: str) -> tuple[GroupSpec, ...]:
@@ -105,7 +121,7 @@ def dependants(role: str, groups: Iterable[GroupSpec]) -> tuple[str, ...]:
 
 
 def circle(groups: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
-    """Roles that wait for each other, in that order; empty if every role can be started once. ``groups``: needs by role."""
+    """Roles that wait for each other, in that order; empty if there are none. ``groups``: what each role needs."""
     left = {role: [need for need in needs if need in groups] for role, needs in groups.items()}
     while ready := [role for role, needs in left.items() if not any(need in left for need in needs)]:
         for role in ready:

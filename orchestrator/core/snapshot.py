@@ -13,6 +13,9 @@ from typing import Any
 from orchestrator.core.failures import Failure
 from orchestrator.core.words import State, worker_state
 
+Samples = Iterable[tuple[Mapping[str, str], float | None]]
+Family = tuple[str, str, str, Samples]
+
 _HAS_ROUND = frozenset({State.STARTING, State.HEALTHY, State.DRAINING, State.STOPPING, State.DECIDING, State.FINISHING})
 
 
@@ -49,14 +52,20 @@ class Snapshot:
     last_failure: Failure | None = None
     lease_lag_s: float | None = None
     journal_dropped: int = 0
+    others: tuple[Snapshot, ...] = ()  # the same agent's other groups
+
+    @property
+    def groups(self) -> tuple[Snapshot, ...]:
+        """All groups of the agent."""
+        return (self, *self.others)
 
     @property
     def unready(self) -> str:
-        """Why the group does not do its work now, as far as this node goes; empty if it does."""
-        if self.state is not State.HEALTHY:
-            return f"the group is {self.state}"
-        ranks = [str(worker.rank) for worker in self.workers if worker.running and not worker.ready]
-        return f"rank {', '.join(ranks)} is not ready" if ranks else ""
+        """Why this agent's groups do not do their work now, as far as this node goes; empty if they do."""
+        if not self.others:
+            return _unready(self)
+        at_work = [one for one in self.groups if one.state is not State.SUCCEEDED]  # what is done is no trouble
+        return "; ".join(f"{one.group}: {why}" for one in at_work or self.groups if (why := _unready(one)))
 
     @property
     def running(self) -> int:
@@ -64,33 +73,51 @@ class Snapshot:
         return sum(worker.running for worker in self.workers)
 
     def to_dict(self, now: float) -> dict[str, Any]:
-        """The object of /status. Failures in short: the rest is in result.json."""
-        last = self.last_failure
-        return {
-            "run_id": self.run_id,
-            "group": self.group,
-            "node": self.node,
-            "state": self.state.value,
-            "worker_state": worker_state(self.state).value,
-            "ready": not self.unready,
-            "since": round(self.since, 3),
-            "uptime_s": round(now - self.started, 3),
-            "round": self.round,
-            "rounds": self.rounds,
-            "nodes": self.nodes,
-            "group_rank": self.group_rank,
-            "world_size": self.world_size,
-            "workers": [asdict(worker) for worker in self.workers],
-            "restarts": {"charged": self.charged, "remaining": self.remaining},
-            "failures": {"count": self.failures, "last": _brief(last) if last is not None else None},
-            "lease_lag_s": self.lease_lag_s,
-            "journal_dropped": self.journal_dropped,
-        }
+        """The object of /status. Failures in short: the rest is in result.json.
+
+        Several groups are in ``groups``; what stands beside that is of the first one.
+        """
+        groups = [_group_dict(one, now) for one in self.groups]
+        if not self.others:
+            return groups[0]
+        return {**groups[0], "ready": not self.unready, "groups": groups}
 
 
 def in_round(state: State) -> bool:
     """Whether a round's numbers mean something in this state."""
     return state in _HAS_ROUND
+
+
+def _unready(shown: Snapshot) -> str:
+    """Why one group does not do its work."""
+    if shown.state is not State.HEALTHY:
+        return f"the group is {shown.state}"
+    ranks = [str(worker.rank) for worker in shown.workers if worker.running and not worker.ready]
+    return f"rank {', '.join(ranks)} is not ready" if ranks else ""
+
+
+def _group_dict(shown: Snapshot, now: float) -> dict[str, Any]:
+    last = shown.last_failure
+    return {
+        "run_id": shown.run_id,
+        "group": shown.group,
+        "node": shown.node,
+        "state": shown.state.value,
+        "worker_state": worker_state(shown.state).value,
+        "ready": not _unready(shown),
+        "since": round(shown.since, 3),
+        "uptime_s": round(now - shown.started, 3),
+        "round": shown.round,
+        "rounds": shown.rounds,
+        "nodes": shown.nodes,
+        "group_rank": shown.group_rank,
+        "world_size": shown.world_size,
+        "workers": [asdict(worker) for worker in shown.workers],
+        "restarts": {"charged": shown.charged, "remaining": shown.remaining},
+        "failures": {"count": shown.failures, "last": _brief(last) if last is not None else None},
+        "lease_lag_s": shown.lease_lag_s,
+        "journal_dropped": shown.journal_dropped,
+    }
 
 
 def _brief(failure: Failure) -> dict[str, Any]:
@@ -100,11 +127,20 @@ def _brief(failure: Failure) -> dict[str, Any]:
 
 def metrics(shown: Snapshot, now: float, alive: bool) -> str:
     """The text of /metrics, in Prometheus' exposition format 0.0.4; what is not known has no sample."""
+    of_each = [_families(one, now, alive) for one in shown.groups]
+    lines: list[str] = []
+    for same in zip(*of_each, strict=True):  # a family of each group: its samples stand together
+        name, kind, meaning, _ = same[0]
+        lines += _family(name, kind, meaning, [sample for _, _, _, samples in same for sample in samples])
+    return "\n".join(lines) + "\n"
+
+
+def _families(shown: Snapshot, now: float, alive: bool) -> list[Family]:
     own = {"group": shown.group}
-    families: list[tuple[str, str, str, Iterable[tuple[Mapping[str, str], float | None]]]] = [
+    return [
         ("info", "gauge", "This agent.", [({"run_id": shown.run_id, "node": shown.node, **own}, 1)]),
         ("alive", "gauge", "Whether the agent's loop turns, as /livez tells it.", [(own, alive)]),
-        ("ready", "gauge", "Whether the group does its work, as /readyz tells it.", [(own, not shown.unready)]),
+        ("ready", "gauge", "Whether the group does its work, as /readyz tells it.", [(own, not _unready(shown))]),
         (
             "state",
             "gauge",
@@ -130,13 +166,9 @@ def metrics(shown: Snapshot, now: float, alive: bool) -> str:
         ("lease_lag_seconds", "gauge", "By how much the agent's loop turns late.", [(own, shown.lease_lag_s)]),
         ("journal_dropped_total", "counter", "Records that the journal has lost.", [(own, shown.journal_dropped)]),
     ]
-    lines = [line for family in families for line in _family(*family)]
-    return "\n".join(lines) + "\n"
 
 
-def _family(
-    name: str, kind: str, meaning: str, samples: Iterable[tuple[Mapping[str, str], float | None]]
-) -> Iterable[str]:
+def _family(name: str, kind: str, meaning: str, samples: Samples) -> Iterable[str]:
     known = [(labels, value) for labels, value in samples if value is not None]
     if not known:
         return

@@ -171,6 +171,7 @@ class GroupSpec:
     watchdog: WatchdogPolicy = WatchdogPolicy()
     on: tuple[str, ...] = ()  # patterns of the names of its nodes, as of fnmatch; none: all
     depends_on: Mapping[str, Need] = field(default_factory=dict)  # other roles
+    needed: bool = False  # another role depends on this one
     cascade: bool = False  # restarted when a role that it depends on is
 
 

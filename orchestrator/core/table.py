@@ -153,6 +153,23 @@ WATCHDOG: Table = (
 )  # fmt: skip
 """A worker that hangs has failed. The guard's death may overtake the news, which is of no use any more then."""
 
+DEPENDENCIES: Table = (
+    Row(S.WAITING,    E.DEPENDENCY_FAILED,    S.CLOSING,     (F.LEAVE_RUN,)),
+    Row(S.WAITING,    E.LEASE_LOST,           S.WAITING),
+    Row(S.WAITING,    E.GUARD_LOST,           S.WAITING,     (F.REVIVE_GUARD,)),
+)  # fmt: skip
+"""Other roles come first: `_through` leads all ways to a round here."""
+
+NEEDED: Table = (
+    Row(S.STARTING,   E.WORKERS_READY,        S.STARTING),
+    Row(S.HEALTHY,    E.WORKERS_READY,        S.HEALTHY,     (F.REPORT_LEVEL,)),
+    Row(S.STOPPING,   E.WORKERS_READY,        S.STOPPING),
+    Row(S.DRAINING,   E.WORKERS_READY,        S.DRAINING),
+    Row(S.DECIDING,   E.WORKERS_READY,        S.DECIDING),
+    Row(S.CLOSING,    E.WORKERS_READY,        S.CLOSING),
+)  # fmt: skip
+"""Another role waits until the workers of this one are ready, by their probes."""
+
 PREFLIGHT: Table = (
     Row(S.PREFLIGHT,  E.PREFLIGHT_PASSED,     S.RENDEZVOUS,  (F.JOIN_ROUND,)),
     Row(S.PREFLIGHT,  E.PREFLIGHT_FAILED,     S.PREFLIGHT,   (F.RUN_PREFLIGHT,)),
@@ -160,7 +177,9 @@ PREFLIGHT: Table = (
     Row(S.PREFLIGHT,  E.LEASE_LOST,           S.PREFLIGHT),
     Row(S.PREFLIGHT,  E.GUARD_LOST,           S.PREFLIGHT,   (F.REVIVE_GUARD, F.RUN_PREFLIGHT)),
 )  # fmt: skip
-"""This node is looked at before each join: `_through_preflight` leads all ways to a round here first."""
+"""This node is looked at before each join: `_through` leads all ways to a round here first."""
+
+_STARTED = Row(S.STARTING, E.WORKERS_STARTED, S.HEALTHY)
 
 BUSY: frozenset[State] = frozenset({S.STARTING, S.HEALTHY})  # workers run and nobody stops them yet
 ENDING: frozenset[State] = frozenset({S.STOPPING, S.DRAINING})  # workers are being stopped
@@ -182,18 +201,27 @@ def build(spec: GroupSpec, *, preempt: bool = False) -> Table:
         rows += _restart_blocks(spec)
     if spec.probes is not None and spec.probes.can_fail:
         rows += PROBES
+    if spec.needed:
+        rows = [replace(row, effects=(F.REPORT_LEVEL,)) if row == _STARTED else row for row in rows]
+        rows += NEEDED if spec.probes is not None else ()
     if spec.preflight is not None:
-        rows = [*map(_through_preflight, rows), *PREFLIGHT]
+        rows = [_through(S.PREFLIGHT, F.RUN_PREFLIGHT, F.JOIN_ROUND, row) for row in rows]
+    if spec.depends_on:
+        first = F.JOIN_ROUND if spec.preflight is None else F.RUN_PREFLIGHT
+        rows = [_through(S.WAITING, F.AWAIT_DEPENDENCIES, first, row) for row in rows]
+        state = S.RENDEZVOUS if spec.preflight is None else S.PREFLIGHT
+        rows += (Row(S.WAITING, E.DEPENDENCIES_MET, state, (first,)), *DEPENDENCIES)
+    if spec.preflight is not None:
+        rows += PREFLIGHT
     states = {state for row in rows for state in (row.source, row.target)}
     return (*rows, *_endings(rows, [state for state in State if state in states and state not in FINAL], preempt))
 
 
-def _through_preflight(row: Row) -> Row:
-    """The same row, with a look at this node before it joins."""
-    if F.JOIN_ROUND not in row.effects:
+def _through(state: State, effect: Effect, instead_of: Effect, row: Row) -> Row:
+    """The same row, with a stay in ``state`` before what it orders now."""
+    if instead_of not in row.effects:
         return row
-    effects = tuple(F.RUN_PREFLIGHT if effect is F.JOIN_ROUND else effect for effect in row.effects)
-    return replace(row, target=S.PREFLIGHT, effects=effects)
+    return replace(row, target=state, effects=tuple(effect if one is instead_of else one for one in row.effects))
 
 
 def _restart_blocks(spec: GroupSpec) -> Iterable[Row]:

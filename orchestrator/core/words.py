@@ -13,6 +13,7 @@ class State(StrEnum):
     """Where a worker group is, as one agent sees it."""
 
     INIT = "INIT"
+    WAITING = "WAITING"  # for other roles, which this one depends on
     PREFLIGHT = "PREFLIGHT"  # before each join: looks whether this node is fit, or waits to look again
     RENDEZVOUS = "RENDEZVOUS"  # joining the next round, until it is settled
     STANDBY = "STANDBY"  # a round stands without us; waits for a gap in it, or for the next one
@@ -36,12 +37,15 @@ class Event(StrEnum):
     """What happened."""
 
     AGENT_STARTED = "agent_started"
+    DEPENDENCIES_MET = "dependencies_met"
+    DEPENDENCY_FAILED = "dependency_failed"  # a role that this one needs has ended otherwise
     PREFLIGHT_PASSED = "preflight_passed"
     PREFLIGHT_FAILED = "preflight_failed"  # once more; it is tried again after a cool-down
     NODE_UNFIT = "node_unfit"  # preflight failed as often as it may
     ROUND_SETTLED = "round_settled"
     STOOD_BY = "stood_by"  # joined, but a round stands in which there is no place for us yet
     WORKERS_STARTED = "workers_started"
+    WORKERS_READY = "workers_ready"  # by their probes, after all were started
     WORKERS_SUCCEEDED = "workers_succeeded"  # every local worker exited well
     WORKER_FAILED = "worker_failed"  # the first local failure of a round
     WORKER_HUNG = "worker_hung"  # a local worker has exceeded its watchdog's limit
@@ -66,6 +70,7 @@ class Event(StrEnum):
 class Effect(StrEnum):
     """What to do about it. The agent performs effects; what they learn comes back as events."""
 
+    AWAIT_DEPENDENCIES = "await_dependencies"
     RUN_PREFLIGHT = "run_preflight"
     JOIN_ROUND = "join_round"
     AWAIT_SEAT = "await_seat"
@@ -75,6 +80,7 @@ class Effect(StrEnum):
     REVIVE_GUARD = "revive_guard"
     REPORT_FAILURE = "report_failure"
     REPORT_SUCCESS = "report_success"
+    REPORT_LEVEL = "report_level"  # how far the workers have come, for roles that wait for this one
     AWAIT_DECISION = "await_decision"
     START_BACKOFF = "start_backoff"
     LEAVE_RUN = "leave_run"

@@ -1,39 +1,37 @@
-"""The agent: one inbox, one consumer. It moves the machine by what is posted, and has the machine's effects performed.
+"""The agent: one node's part in one run. It has an agent for each group that admits this node, and their common end.
 
-It owns no process-wide state: signals and the terminal belong to its caller. Whatever is learnt anywhere comes back as
-a message; nothing else moves the machine.
+It owns no process-wide state: signals and the terminal belong to its caller. Invariant: it ends when all its groups
+have ended, and tells how the run did as far as that is known here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
 
-from orchestrator.core.failures import Failure, signal_name
-from orchestrator.core.machine import Facts, GroupMachine
-from orchestrator.core.rendezvous import Seat
-from orchestrator.core.result import Ending, RunResult
-from orchestrator.core.snapshot import Snapshot, in_round
+from orchestrator.core.failures import signal_name
+from orchestrator.core.rendezvous import Closed
+from orchestrator.core.result import Ending, RunResult, united
+from orchestrator.core.roles import admitted
+from orchestrator.core.snapshot import Snapshot
 from orchestrator.core.specs import JobSpec
-from orchestrator.core.table import build
-from orchestrator.core.words import FINAL, Event, Outcome, State
-from orchestrator.edge.effects import WAITING, Performer
+from orchestrator.core.words import Event, Outcome
+from orchestrator.edge.backend import WorkerBackend
+from orchestrator.edge.company import Company
+from orchestrator.edge.group_agent import GroupAgent
 from orchestrator.edge.journal import Journal
-from orchestrator.edge.membership import Membership
+from orchestrator.edge.local_backend import LocalBackend
 from orchestrator.edge.messages import Message
-from orchestrator.edge.preflight import Preflight
 from orchestrator.edge.processes import Processes
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.group import GroupStore
 from orchestrator.edge.tail import Tailer
-from orchestrator.edge.watchdog import Watchdog
-from orchestrator.edge.workers import LocalWorkers
-from orchestrator.errors import ExitCode, InternalError
+from orchestrator.errors import ExitCode
 
 
 class Agent:
-    """One node's part in one run of one group."""
+    """One node's part in one run. ``stores`` and ``backends`` are by role; workers without a backend are processes."""
 
     def __init__(
         self,
@@ -41,55 +39,44 @@ class Agent:
         *,
         processes: Processes,
         connection: Connection,
-        store: GroupStore,
+        stores: Mapping[str, GroupStore],
         journal: Journal,
         tailer: Tailer | None = None,
+        backends: Mapping[str, WorkerBackend] | None = None,
     ) -> None:
         self._job = job
-        group = job.groups[0]
-        self._machine = GroupMachine(build(group, preempt=bool(job.stop.preempt)))
         self._journal = journal
-        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
-        self._membership = Membership(job, connection, store, self.post, self.log, fence=processes.fence)
-        self.watchdog = Watchdog(group.watchdog, self.log)
-        self._workers = LocalWorkers(
-            job,
-            group,
-            processes=processes,
-            tailer=tailer,
-            watchdog=self.watchdog,
-            store=connection.address.url,
-            post=self.post,
-            log=self.log,
+        mine = admitted(job.groups, job.node.name)
+        self._company = Company(job, mine, connection, self._log) if len(job.groups) > 1 else None
+        given = backends or {}
+        self.groups = tuple(
+            GroupAgent(
+                job,
+                group,
+                backend=given.get(group.role) or LocalBackend(processes),
+                processes=processes,
+                connection=connection,
+                store=stores[group.role],
+                journal=journal,
+                tailer=tailer,
+                company=self._company,
+            )
+            for group in mine
         )
-        preflight = None
-        if group.preflight is not None:
-            preflight = Preflight(job, group.preflight, processes=processes, connection=connection, log=self.log)
-        self._performer = Performer(group, self._membership, self._workers, processes, self.post, preflight=preflight)
+        processes.on_server_failed = self._lose_server
         self._tasks: asyncio.TaskGroup | None = None
-        processes.on_lost = lambda: self.post(Message(event=Event.GUARD_LOST, reason="the guard process died"))
-        processes.on_fenced = self._membership.lease.fenced
-        processes.on_server_failed = self._membership.lose_server
-        self._round = 0  # the round that we are in; 0 while we are joining one
-        self._rounds = 0
-        self._entered = time.monotonic()
-        self._started = self._since = time.time()  # for people
-        self._spent: defaultdict[State, float] = defaultdict(float)
-        self._ending: Ending | None = None
-        self.stale = 0  # messages that came too late to matter
+        self._stops = 0
 
-    @property
-    def state(self) -> State:
-        """Where the group is, as this agent sees it."""
-        return self._machine.state
+    def _log(self, event: str, **fields: object) -> None:
+        self._journal.write(event, round=0, **fields)
 
-    def post(self, message: Message) -> None:
-        """Put a message into the inbox; from the event loop's thread only."""
-        self._inbox.put_nowait(message)
+    def _lose_server(self, reason: str) -> None:
+        for group in self.groups:
+            group.lose_server(reason)
 
-    def log(self, event: str, **fields: object) -> None:
-        """Write a line to the journal, stamped with the round."""
-        self._journal.write(event, round=self._round, **fields)
+    def alive_at(self) -> float:
+        """When the watchdog that turned longest ago turned last, in epoch seconds. From any thread."""
+        return min(group.watchdog.alive_at() for group in self.groups)
 
     def request_stop(self, signum: int) -> None:
         """Stop the run because of a signal. A second request kills what the first is still stopping."""
@@ -101,13 +88,17 @@ class Agent:
             reason=reason,
             declares=not preempted,  # a pre-empted node leaves the run open for its return
         )
-        self.log("stop_requested", signal=signum, reason=reason)
         event = Event.PREEMPTED if preempted else Event.STOP_REQUESTED
-        self.post(Message(event=event, reason=reason, ending=ending))
+        self._stops += 1
+        if self._stops > 1 and self._company is not None:
+            self._company.hurry()
+        for group in self.groups:
+            group.request_stop(Message(event=event, reason=reason, ending=ending), signum)
 
     def forward(self, signum: int) -> None:
         """Pass a signal on to the workers as it is."""
-        self._workers.forward(signum)
+        for group in self.groups:
+            group.forward(signum)
 
     def abort(self, error: BaseException) -> None:
         """End the run because of a bug that showed where nobody awaits it, as in a callback: no hang may come of it."""
@@ -120,139 +111,49 @@ class Agent:
 
     async def run(self) -> RunResult:
         """Take part until the run ends; returns how it did. Raises for our own bugs only, as a group."""
-        self.watchdog.open(self._job.run_dir)
         try:
-            async with asyncio.TaskGroup() as self._tasks:
-                watching = self._tasks.create_task(self.watchdog.run(), name="watchdog")
-                await self._consume(self._tasks)
-                watching.cancel()
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                watching = [tasks.create_task(self._company.run(), name="company")] if self._company else []
+                await asyncio.wait([tasks.create_task(self._take_part(group)) for group in self.groups])
+                for task in watching:
+                    task.cancel()
         except Exception as bug:
             reason = f"a bug of the orchestrator: {_first(bug)}"
-            self._ending = Ending(outcome=Outcome.FAILED, exit_code=int(ExitCode.INTERNAL), reason=reason)
-            self._workers.kill()  # before the others may start in their place
-            await self._membership.leave(self._ending)
+            ending = Ending(outcome=Outcome.FAILED, exit_code=int(ExitCode.INTERNAL), reason=reason)
+            for group in self.groups:
+                await group.fail(ending)
             raise
         finally:
             self._tasks = None
-            await self._workers.end()
-            self.watchdog.close()
         return self.result()
 
-    async def _consume(self, tasks: asyncio.TaskGroup) -> None:
-        self._performer.start(tasks)
-        self._membership.attach(tasks)
-        self._workers.attach(tasks)
-        self.post(Message(event=Event.AGENT_STARTED))
-        while self._machine.state not in FINAL:
-            message = await self._inbox.get()
-            if self._is_stale(message):
-                self.stale += 1
-            else:
-                self._take(message)
-        self._performer.stop()
-        self._membership.unwatch()
-
-    def _is_stale(self, message: Message) -> bool:
-        """About a round that we have left, or done for a state that we have left."""
-        other_round = message.round is not None and message.round != self._round
-        return other_round or (message.visit is not None and message.visit != self._performer.visit)
-
-    def _take(self, message: Message) -> None:
-        if message.ending is not None and (self._ending is None or message.event is Event.WORKERS_UNKILLABLE):
-            self._ending = self._performer.ending = message.ending
-        if message.event is Event.GUARD_LOST:
-            self._workers.lost()
-        before = self._machine.state
-        outcome = self._ending.outcome if self._ending else None
-        step = self._machine.step(message.event, Facts(reason=message.reason, outcome=outcome))
-        after = step.row.target
-        if message.event is Event.LEASE_LOST and (after is not before or step.effects):  # it is heard more than once
-            self.log("lease_lost", reason=message.reason)
-        if after is not before or WAITING.intersection(step.effects):
-            self._move(before, after)
-        if message.seat is not None:
-            self._sit_down(message.seat)
-        if after is not before or step.effects:  # what changes nothing is no news
-            self.log("transition", **{"from": before, "to": after, "on": message.event, "reason": step.reason})
-        for effect in step.effects:
-            self._performer.order(effect)
-
-    def _move(self, before: State, after: State) -> None:
-        now = time.monotonic()
-        self._spent[before] += now - self._entered
-        self._entered, self._since = now, time.time()
-        self._performer.leave_state()
-        if after is State.HEALTHY:
-            self._performer.healthy_since = now
-        elif after in (State.PREFLIGHT, State.RENDEZVOUS):
-            self._round, self._performer.healthy_since = 0, None
-
-    def _sit_down(self, seat: Seat) -> None:
-        self._round = seat.round
-        self._rounds += 1
-        self.log(
-            "round_settled",
-            world_size=seat.world_size,
-            nodes=seat.size,
-            group_rank=seat.slot,
-            base_rank=seat.base_rank,
-            charged=seat.charged,
-            why=seat.why,
-        )
+    async def _take_part(self, group: GroupAgent) -> None:
+        await group.run()
+        if self._company is not None:
+            self._company.ended(group.role, _closed(group))
 
     def snapshot(self) -> Snapshot:
         """What this agent is doing now, for whoever asks for its health."""
-        group, state, seat = self._job.groups[0], self._machine.state, self._membership.seat
-        seat = seat if in_round(state) else None
-        charged, budget = self._membership.charged, group.restart.budget
-        failures = self._workers.failed.all
-        return Snapshot(
-            run_id=self._job.run_id,
-            group=group.role,
-            node=self._job.node.name,
-            started=self._started,
-            since=self._since,
-            state=state,
-            round=self._round,
-            rounds=self._rounds,
-            nodes=seat.size if seat else None,
-            group_rank=seat.slot if seat else None,
-            world_size=seat.world_size if seat else None,
-            workers=self._workers.views(),
-            charged=charged,
-            remaining=None if budget.max is None or budget.per_s is not None else max(0, budget.max - charged),
-            failures=self._workers.failed.count,
-            last_failure=failures[-1] if failures else None,
-            lease_lag_s=self._membership.lease.lag_s,
-            journal_dropped=self._journal.dropped,
-        )
+        first, *others = (group.snapshot() for group in self.groups)
+        return replace(first, others=tuple(others))
 
     def result(self) -> RunResult:
         """How the run ended, once `run` is over, by whatever."""
-        ending = self._ending
-        if ending is None:
-            raise InternalError("the run ended without an ending")
-        failed = ending.outcome is Outcome.FAILED
-        return RunResult(
-            state=self._machine.state if self._machine.state in FINAL else State.FAILED,
-            exit_code=ending.exit_code,
-            reason=ending.reason,
-            rounds=self._rounds,
-            restarts=self._membership.charged,
-            root_cause=self._root_cause(ending) if failed else None,
-            failures=self._workers.failed.all,
-            results=self._workers.results(),
-            timings={
-                "total_s": sum(self._spent.values()),
-                **{f"{name.lower()}_s": t for name, t in self._spent.items()},
-            },
-        )
+        results = {group.role: group.result() for group in self.groups}
+        found = self._company.verdict if self._company is not None else None
+        closed = self._company.closing(found.role) if self._company is not None and found is not None else None
+        return united(results, found, closed)
 
-    def _root_cause(self, ending: Ending) -> Failure | None:
-        """What the whole group holds to be the cause; our own last failure only where it has said nothing."""
-        if ending.cause is not None:
-            return ending.cause
-        return self._workers.failed.first
+
+def _closed(group: GroupAgent) -> Closed | None:
+    """How the group ended for everyone, if it did."""
+    if not group.closed:
+        return None
+    result = group.result()
+    cause = result.root_cause.to_dict() if result.root_cause else None
+    outcome = Outcome(result.state.value.lower())
+    return Closed(outcome=outcome, exit_code=result.exit_code, reason=result.reason, cause=cause)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -62,7 +62,9 @@ class BackgroundMembership:
             rendezvous=job.rendezvous,
             restart=group.restart,
         )
-        self._membership = Membership(job, self._connection, self._store, self._take, lambda *_, **__: None)
+        self._membership = Membership(
+            job, group, self._connection, self._store, post=self._take, log=lambda *_, **__: None
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable
 from typing import assert_never
 
 from orchestrator.core.rendezvous import Seat
@@ -16,15 +17,17 @@ from orchestrator.core.restart import consecutive_failures, delay_s, judge
 from orchestrator.core.result import Ending
 from orchestrator.core.specs import GroupSpec
 from orchestrator.core.words import Effect, Event, Outcome
+from orchestrator.edge.backend import WorkerBackend
 from orchestrator.edge.membership import Membership
 from orchestrator.edge.messages import Message, Post
-from orchestrator.edge.preflight import Preflight
-from orchestrator.edge.processes import Processes
 from orchestrator.edge.workers import LocalWorkers
 from orchestrator.errors import ExitCode, InternalError, RendezvousError
 
+Answer = Callable[[int], Awaitable[Message]]  # to what an effect asks during a visit
+
 WAITING: frozenset[Effect] = frozenset(
     {
+        Effect.AWAIT_DEPENDENCIES,
         Effect.RUN_PREFLIGHT,
         Effect.JOIN_ROUND,
         Effect.AWAIT_SEAT,
@@ -64,23 +67,27 @@ class Performer:
         group: GroupSpec,
         membership: Membership,
         workers: LocalWorkers,
-        processes: Processes,
+        backend: WorkerBackend,
         post: Post,
         *,
-        preflight: Preflight | None = None,
+        preflight: Answer | None = None,
+        dependencies: Answer | None = None,
     ) -> None:
+        """``preflight`` and ``dependencies`` answer what their effects ask, where the machine can order them."""
         self._group = group
         self._membership = membership
         self._workers = workers
-        self._processes = processes
+        self._backend = backend
         self._post = post
-        self._answers = {  # what is asked for, to be posted as the answer comes
+        self._answers: dict[Effect, Answer] = {  # what is asked for, to be posted as the answer comes
             Effect.JOIN_ROUND: membership.join,
             Effect.AWAIT_SEAT: membership.stand_by,
             Effect.AWAIT_DECISION: membership.decision,
         }
         if preflight is not None:
-            self._answers[Effect.RUN_PREFLIGHT] = preflight.run
+            self._answers[Effect.RUN_PREFLIGHT] = preflight
+        if dependencies is not None:
+            self._answers[Effect.AWAIT_DEPENDENCIES] = dependencies
         self._redis = Lane("redis")
         self._guard = Lane("guard")
         self._tasks: list[asyncio.Task[None]] = []
@@ -119,7 +126,7 @@ class Performer:
                 self._workers.kill()
             case Effect.REVIVE_GUARD:
                 self._guard.drop_all()  # what the dead one was to do has been done, by its death
-                self._processes.revive()
+                self._backend.recover()
             case _:
                 self._redis.orders.put_nowait((effect, self.visit))
 
@@ -152,7 +159,13 @@ class Performer:
 
     async def _do(self, effect: Effect, visit: int) -> None:
         match effect:
-            case Effect.RUN_PREFLIGHT | Effect.JOIN_ROUND | Effect.AWAIT_SEAT | Effect.AWAIT_DECISION:
+            case (
+                Effect.AWAIT_DEPENDENCIES
+                | Effect.RUN_PREFLIGHT
+                | Effect.JOIN_ROUND
+                | Effect.AWAIT_SEAT
+                | Effect.AWAIT_DECISION
+            ):
                 self._post(await self._answers[effect](visit))
             case Effect.START_WORKERS:
                 self._membership.lease.hold()  # first, on the same wire: none may run without a fence
@@ -163,6 +176,8 @@ class Performer:
                 await self._report_failure()
             case Effect.REPORT_SUCCESS:
                 await self._membership.report_success()
+            case Effect.REPORT_LEVEL:
+                await self._membership.report_level(self._workers.level())
             case Effect.START_BACKOFF:
                 await self._membership.wait_backoff()
                 self._post(Message(event=Event.BACKOFF_ELAPSED, visit=visit))

@@ -13,9 +13,11 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, ClassVar, Self
 
+from orchestrator.core.roles import admitted
 from orchestrator.core.snapshot import Snapshot, metrics
 from orchestrator.core.specs import HealthSpec, JobSpec
 from orchestrator.edge.httpd import Answer, HttpServer, Request
@@ -162,8 +164,11 @@ class Health:
 
     def __init__(self, job: JobSpec, spec: HealthSpec, mask: Callable[[str], str]) -> None:
         now = time.time()
-        group = job.groups[0]
-        first = Snapshot(run_id=job.run_id, group=group.role, node=job.node.name, started=now, since=now)
+        each = [
+            Snapshot(run_id=job.run_id, group=group.role, node=job.node.name, started=now, since=now)
+            for group in admitted(job.groups, job.node.name)
+        ]
+        first = replace(each[0], others=tuple(each[1:]))
         self.board = Board(first, mask)
         self._spec = spec
         self._mask = mask

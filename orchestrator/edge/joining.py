@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from orchestrator.core.rendezvous import Bid, Claim, Closed, Held, JoinReply, Place, Refused, Seat, Waiting
-from orchestrator.core.specs import JobSpec
+from orchestrator.core.specs import GroupSpec, JobSpec
 from orchestrator.edge.lease import LeaseKeeper
 from orchestrator.edge.network import ReservedPort
 from orchestrator.edge.redis.connection import Connection
@@ -25,8 +25,9 @@ GRAIN_S = 0.05  # differences between two looks at a lease that mean nothing
 class Joining:
     """One agent's way into rounds. ``settled`` is set by whoever hears that one was settled."""
 
-    def __init__(self, job: JobSpec, connection: Connection, lease: LeaseKeeper) -> None:
+    def __init__(self, job: JobSpec, group: GroupSpec, connection: Connection, lease: LeaseKeeper) -> None:
         self._job = job
+        self._group = group
         self._connection = connection
         self._lease = lease
         self._port: ReservedPort | None = None
@@ -46,7 +47,7 @@ class Joining:
         addr = self._job.node.addr or self._connection.local_addr
         self.close()
         self._port = ReservedPort(addr)
-        nproc = self._job.groups[0].worker.nproc
+        nproc = self._group.worker.nproc
         bid = self._bid = Bid(nproc=nproc, addr=addr, port=self._port.number, hint=self._job.node.rank)
         self.settled.clear()
         reply = await self._lease.join(bid, claim())
@@ -57,10 +58,10 @@ class Joining:
             if not isinstance(reply, Waiting) or reply.place is not Place.FULL:
                 full_since = time.monotonic()
             elif time.monotonic() - full_since >= self._job.rendezvous.lease_s:  # nobody's lease ran out meanwhile
-                most = self._job.groups[0].max_nodes
+                most = self._group.max_nodes
                 raise RendezvousError(
                     f"run {self._job.run_id} has all {most} nodes that it may have, and all spares "
-                    f"({self._job.groups[0].spare_nodes}, rendezvous.spares)"
+                    f"({self._group.spare_nodes}, rendezvous.spares)"
                 )
             reply = await self._wait(reply, bid, claim)
         return reply

@@ -20,6 +20,8 @@ from orchestrator.edge.filework import FileThread
 
 QUEUED = 10_000  # records that wait for a slow disk; a few megabytes
 
+_FIXED = frozenset({"run_id", "node", "round", "event"})  # what no field of a record may replace
+
 Record = dict[str, Any]
 Observer = Callable[[Record], None]
 Mask = Callable[[str], str]
@@ -32,8 +34,9 @@ def _unmasked(text: str) -> str:
 class Journal:
     """Appends one JSON object a line; agents of one node may share the file, because each line is one O_APPEND write.
 
-    ``on_trouble`` is told once, in a sentence, when records begin to be lost. When writing works again, the first
-    line is a ``log_degraded`` record with the number of records that were ``dropped``.
+    A record is about ``group``, unless it says otherwise. ``on_trouble`` is told once, in a sentence, when records
+    begin to be lost. When writing works again, the first line is a ``log_degraded`` record with the number of records
+    that were ``dropped``.
     """
 
     def __init__(
@@ -41,7 +44,7 @@ class Journal:
         path: str | os.PathLike[str],
         *,
         run_id: str,
-        group: str,
+        group: str = "",
         node: str,
         clock: Callable[[], float],
         mono: Callable[[], float],
@@ -95,7 +98,8 @@ class Journal:
     def _record(self, event: str, round_: int, fields: Mapping[str, object]) -> Record:
         stamp = {"ts": round(self._clock(), 6), "mono": round(self._mono(), 6)}
         head = {**stamp, **self._who, "round": round_, "event": event}
-        return {**head, **{key: plain(value, self._mask) for key, value in fields.items() if key not in head}}
+        own = {key: plain(value, self._mask) for key, value in fields.items() if key not in stamp and key not in _FIXED}
+        return {**head, **own}
 
     def _append(self, record: Record) -> None:
         lines = [record]

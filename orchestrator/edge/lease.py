@@ -85,8 +85,8 @@ class LeaseKeeper:
         self._heard = heard
         self._post = post
         self._log = log
-        group = job.groups[0]
-        self._fence = fence if group.max_nodes + group.spare_nodes > 1 else None
+        several = any(group.max_nodes + group.spare_nodes > 1 for group in job.groups)
+        self._fence = fence if several else None  # one role's falls on the workers of all
         self._until_s = 0.0  # workers may run until then, by all that was granted; as all instants here, of boot time
         self._held = False  # whether there may be workers, so that the guard must know
         self._fallen = False  # the fence, since we began to hold it: heard once, it is no news

@@ -26,12 +26,13 @@ from orchestrator.core.rendezvous import (
     Settled,
     Standing,
     Superseded,
+    Up,
     Verdict,
     Waiting,
 )
 from orchestrator.core.restart import Judgement
 from orchestrator.core.result import Ending
-from orchestrator.core.specs import JobSpec
+from orchestrator.core.specs import GroupSpec, JobSpec
 from orchestrator.core.words import Event, Outcome
 from orchestrator.edge.joining import Joining
 from orchestrator.edge.lease import Fence, LeaseKeeper
@@ -49,15 +50,17 @@ class Membership:
     def __init__(
         self,
         job: JobSpec,
+        group: GroupSpec,
         connection: Connection,
         store: GroupStore,
+        *,
         post: Post,
         log: Callable[..., None],
-        *,
         fence: Fence | None = None,
     ) -> None:
         """``fence`` sets the guard's, where there is one."""
         self._job = job
+        self._group = group
         self._connection = connection
         self._store = store
         self._post = post
@@ -65,7 +68,7 @@ class Membership:
         self.lease = LeaseKeeper(
             job, store, claim=lambda: self.claim, heard=self._renewed, post=post, log=log, fence=fence
         )
-        self._joining = Joining(job, connection, self.lease)
+        self._joining = Joining(job, group, connection, self.lease)
         self._tasks: asyncio.TaskGroup | None = None
         self._background: list[asyncio.Task[None]] = []
         self._memory = Memory()
@@ -103,7 +106,7 @@ class Membership:
                 reply = await self._joining.enter(self._knows)
         except TimeoutError as error:
             raise RendezvousError(
-                f"no round of at least {self._job.groups[0].min_nodes} nodes came together within {limit_s:g} s "
+                f"no round of at least {self._group.min_nodes} nodes came together within {limit_s:g} s "
                 "(rendezvous.join_timeout_s); are the other agents started, with the same run_id?"
             ) from error
         return self._placed(reply, visit)
@@ -173,7 +176,7 @@ class Membership:
     def _hear(self, said: Notice | RenewReply | Verdict) -> None:
         """Post what a reply or a notice means to the machine."""
         match said:
-            case Standing() | Restoring():
+            case Standing() | Restoring() | Up():
                 pass
             case Waiting():
                 self._memory.waiting(said)
@@ -238,6 +241,11 @@ class Membership:
         """Tell the group that all our workers succeeded; the last one to do so ends the run, for all."""
         self._memory.succeeded()
         self._hear(await self._store.done(self.claim))
+
+    async def report_level(self, level: int) -> None:
+        """Tell the group, and those who wait for it, how far our workers have come; see `Up`."""
+        self._memory.up(level)
+        await self._store.up(self.claim, level)
 
     async def decision(self, visit: int) -> Message:
         """What became of our round. It has ended: who is asked last is the server, after all that was reported."""

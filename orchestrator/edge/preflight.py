@@ -36,6 +36,7 @@ class Preflight:
     def __init__(
         self,
         job: JobSpec,
+        role: str,
         policy: PreflightPolicy,
         *,
         processes: Processes,
@@ -43,6 +44,7 @@ class Preflight:
         log: Callable[..., None],
     ) -> None:
         self._job = job
+        self._role = role
         self._policy = policy
         self._processes = processes
         self._connection = connection
@@ -100,7 +102,7 @@ class Preflight:
         env = {
             **os.environ,
             "ORCHESTRATOR_RUN_ID": self._job.run_id,
-            "ORCHESTRATOR_GROUP": self._job.groups[0].role,
+            "ORCHESTRATOR_GROUP": self._role,
             "ORCHESTRATOR_NODE": self._job.node.name,
         }
 

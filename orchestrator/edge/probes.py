@@ -40,7 +40,10 @@ class _Watched:
 
 
 class Probes:
-    """The probes of this node's workers. ``failed`` hears, once a worker, which probe has failed for good and why."""
+    """The probes of this node's workers. ``failed`` hears, once a worker, which probe has failed for good and why.
+
+    ``changed`` is called when some worker has become ready, or is no longer.
+    """
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class Probes:
         *,
         processes: Processes,
         failed: Callable[[int, ProbeKind, str], None],
+        changed: Callable[[], None],
         log: Callable[..., None],
     ) -> None:
         self._job = job
@@ -57,6 +61,7 @@ class Probes:
         self._policy = policy
         self._processes = processes
         self._failed = failed
+        self._changed = changed
         self._log = log
         self._watched: dict[int, _Watched] = {}
         self._threads: dict[tuple[int, str], FileThread] = {}
@@ -134,6 +139,7 @@ class Probes:
         place = watched.place
         if after.ready is not before.ready:
             self._log("readiness", rank=place.rank, local_rank=place.local_rank, ready=after.ready, reason=why)
+            self._changed()
         if after.failed is not None:
             self._log("probe_failed", rank=place.rank, local_rank=place.local_rank, probe=kind, reason=why)
             self._failed(handle, kind, why)

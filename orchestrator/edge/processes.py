@@ -1,6 +1,7 @@
-"""The agent's hold on its guard: start it, give it the server and the last will, and replace it when it dies.
+"""This process's hold on its guard: start it, give it the server and the last will, and replace it when it dies.
 
-Everything that a guard must know to be a guard is remembered here, so that a new one can be told the same.
+Everything that a guard must know to be a guard is remembered here, so that a new one can be told the same. Several
+groups may share it. Invariant: each of them hears of its own processes, and all of them of what befalls the guard.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from orchestrator.edge.backend import BackendEvent, BackendLost, Program
 from orchestrator.edge.embedded import EmbeddedServer
 from orchestrator.edge.errorfile import last_lines
 from orchestrator.edge.guard.client import (
@@ -33,11 +35,12 @@ HUNG_S = 5.0  # a guard that owes its answer for so long hangs, and is put to an
 LATE_S = 0.5  # the same where it should have killed our workers: others may be starting in their place
 
 Will = tuple[Mapping[str, Any], Sequence[bytes]]
-WorkerEvent = Spawned | SpawnFailed | Exited
+Ended = Exited | SpawnFailed
+Hear = Callable[[BackendEvent], None]
 
 
 class Processes:
-    """One guard at a time, and who listens to it."""
+    """One guard at a time, and who listens to it. Whoever has a fence, or is told of losses, is named by any object."""
 
     def __init__(self, process: GuardProcess, server: EmbeddedServer | None) -> None:
         self._server = server
@@ -46,12 +49,11 @@ class Processes:
         self._next_ticket = 0
         self._stops: dict[int, asyncio.Future[Sequence[int]]] = {}
         self._pids: set[int] = set()
-        self._commands: dict[int, asyncio.Future[Exited | SpawnFailed]] = {}
-        self.on_worker: Callable[[WorkerEvent], None] = lambda _: None
-        self.on_lost: Callable[[], None] = lambda: None
-        self.on_fenced: Callable[[float], None] = lambda _: None  # hears which moment has passed
+        self._listeners: dict[int, Hear] = {}  # by handle, until it has ended
+        self._members: dict[object, Hear] = {}
         self.on_server_failed: Callable[[str], None] = lambda _: None
-        self._fence_s: float | None = None
+        self._fences: dict[object, float] = {}
+        self._fence_s: float | None = None  # the first of them
         self._alarm: asyncio.TimerHandle | None = None
         self._lost = False  # the guard is dead, and there is no other one yet
         self.guard = GuardClient(process, self._hear)
@@ -61,10 +63,32 @@ class Processes:
         """Listen, on the running loop; what was said before is on its way already."""
         self.guard.attach(asyncio.get_running_loop())
 
+    def join(self, member: object, hear: Hear) -> None:
+        """Have ``member`` told when the guard is lost, or its fence has fallen."""
+        self._members[member] = hear
+
+    def part(self, member: object) -> None:
+        """It need not be told any more."""
+        self.fence(None, member)
+        self._members.pop(member, None)
+
     def new_handle(self) -> int:
         """A number that this agent has never given to a process."""
         self._next_handle += 1
         return self._next_handle
+
+    def spawn(self, handle: int, program: Program, hear: Hear) -> None:
+        """Start a process, and have ``hear`` told of it."""
+        self._listeners[handle] = hear
+        self.guard.spawn(
+            handle,
+            program.argv,
+            program.env,
+            cwd=program.cwd,
+            stdout=program.stdout,
+            stderr=program.stderr,
+            umask=program.umask,
+        )
 
     def serve(self) -> None:
         """Have the guard run the embedded server, if there is one."""
@@ -84,8 +108,20 @@ class Processes:
         self._will = will
         self.guard.will(*will)
 
-    def fence(self, at_s: float | None) -> None:
-        """Have all workers killed at this moment of CLOCK_BOOTTIME unless a later one is set in time; None: never."""
+    def fence(self, at_s: float | None, owner: object) -> None:
+        """Have all workers killed at this moment of CLOCK_BOOTTIME unless a later one is set in time; None: never.
+
+        The guard has one fence: of several owners' moments the first one counts, for all.
+        """
+        if at_s is None:
+            self._fences.pop(owner, None)
+        else:
+            self._fences[owner] = at_s
+        first = min(self._fences.values(), default=None)
+        if first != self._fence_s:
+            self._set_fence(first)
+
+    def _set_fence(self, at_s: float | None) -> None:
         self._fence_s = at_s
         self.guard.fence(at_s)
         if self._alarm is not None:
@@ -103,7 +139,7 @@ class Processes:
         """It has not. That it is killed for it is the fence's doing: nobody's failure."""
         if not self._lost and self._fence_s is not None:
             self._kill_guard()
-            self.on_fenced(self._fence_s)
+            self._tell_all(Fenced(self._fence_s))
 
     def _kill_guard(self) -> None:
         """It hangs. Its death is its workers', too."""
@@ -148,11 +184,18 @@ class Processes:
         must keep from running. Raises `asyncio.CancelledError` when the guard dies meanwhile.
         """
         handle = self.new_handle()
-        done: asyncio.Future[Exited | SpawnFailed] = asyncio.get_running_loop().create_future()
-        self._commands[handle] = done
+        done: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+
+        def hear(event: BackendEvent) -> None:
+            if isinstance(event, BackendLost):
+                done.cancel()
+            elif isinstance(event, Exited | SpawnFailed) and not done.done():
+                done.set_result(event)
+
+        self.join(done, hear)
         if before_the_round:  # a fence that has fallen stays down until a moment to come is set
-            self.guard.fence(time.clock_gettime(time.CLOCK_BOOTTIME) + within_s + HUNG_S)
-        self.guard.spawn(handle, argv, env, cwd=cwd, stdout=output, stderr=output)
+            self.fence(time.clock_gettime(time.CLOCK_BOOTTIME) + within_s + HUNG_S, done)
+        self.spawn(handle, Program(argv=argv, env=env, cwd=cwd, stdout=output, stderr=output), hear)
         if self._lost:
             done.cancel()
         try:
@@ -161,13 +204,13 @@ class Processes:
         except TimeoutError:
             return None
         finally:
-            del self._commands[handle]
-            if before_the_round:
-                self.guard.fence(None)
+            self.part(done)
             self.guard.kill([handle])  # also what a command that has ended left behind
 
     def revive(self) -> None:
-        """Sweep what the dead guard has left behind, and start another one that knows what it knew."""
+        """Sweep what the dead guard has left behind, and start another one that knows what it knew; once."""
+        if not self._lost:
+            return  # another group was faster
         sweep_orphans(self.guard.pid, self._pids)
         self._pids.clear()
         self.guard = GuardClient(launch(), self._hear)
@@ -177,13 +220,13 @@ class Processes:
         if self._will is not None:
             self.guard.will(*self._will)
         if self._fence_s is not None:
-            self.fence(self._fence_s)
+            self._set_fence(self._fence_s)
 
     async def quit(self) -> None:
         """End the guard, and with it all that is left; what a dead one has left, another one cleans up."""
-        self.fence(None)
-        if self._lost:
-            self.revive()
+        self._fences.clear()
+        self._set_fence(None)
+        self.revive()
         await self.guard.quit()
         sweep_orphans(self.guard.pid, self._pids)  # nothing, unless it was killed on its way out
 
@@ -197,11 +240,11 @@ class Processes:
                 self._fallen(event)
             case Spawned() | SpawnFailed() | Exited():
                 self._keep_books(event)
-                command = self._commands.get(event.handle)
-                if command is None:
-                    self.on_worker(event)
-                elif not isinstance(event, Spawned) and not command.done():
-                    command.set_result(event)
+                hear = self._listeners.get(event.handle)
+                if hear is not None:
+                    hear(event)
+                if not isinstance(event, Spawned):
+                    self._listeners.pop(event.handle, None)
             case Stopped():
                 future = self._stops.pop(event.ticket, None)
                 if future is not None and not future.done():
@@ -211,7 +254,7 @@ class Processes:
             case _:  # the server's coming and going shows in the connection to it
                 pass
 
-    def _keep_books(self, event: WorkerEvent) -> None:
+    def _keep_books(self, event: Spawned | Ended) -> None:
         if isinstance(event, Spawned):
             self._pids.add(event.pid)
         elif isinstance(event, Exited):
@@ -219,17 +262,21 @@ class Processes:
 
     def _fallen(self, event: Fenced) -> None:
         if event.at_s == self._fence_s:  # otherwise the guard has been told of a later moment since
-            self.fence(None)
-        self.on_fenced(event.at_s)
+            self._fences.clear()
+            self._set_fence(None)
+        self._tell_all(event)
+
+    def _tell_all(self, event: Fenced | BackendLost) -> None:
+        for hear in list(self._members.values()):
+            hear(event)
 
     def _bereft(self) -> None:
         for future in self._stops.values():
             future.cancel()
         self._stops.clear()
-        for command in self._commands.values():
-            command.cancel()
+        self._listeners.clear()
         self._lost = True
-        self.on_lost()
+        self._tell_all(BackendLost("the guard process died"))
 
     def _last_words(self) -> str:
         if self._server is None:

@@ -1,4 +1,4 @@
-"""Starts one worker: its directory, its logs on the console, its environment, and the order to the guard.
+"""Starts one worker: its directory, its logs on the console, its environment, and the order to the backend.
 
 Which workers there are, and when they start, is `workers`' business. Invariant: nothing in here waits for a disk in the
 agent's loop, and no worker is ordered whose directory could not be made.
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from orchestrator.core.ranks import Place, fill_in, worker_env
 from orchestrator.core.specs import GroupSpec, JobSpec, LogsKind
+from orchestrator.edge.backend import Program, WorkerBackend
 from orchestrator.edge.filework import FileThread
-from orchestrator.edge.processes import Processes
 from orchestrator.edge.tail import Tailer, render_prefix
 from orchestrator.edge.watchdog import Watchdog
 from orchestrator.edge.worker_files import Worker
@@ -27,14 +27,14 @@ class Starter:
         job: JobSpec,
         group: GroupSpec,
         *,
-        processes: Processes,
+        backend: WorkerBackend,
         tailer: Tailer | None,
         watchdog: Watchdog,
         store: str,
     ) -> None:
         self._job = job
         self._group = group
-        self._processes = processes
+        self._backend = backend
         self._tailer = tailer
         self._watchdog = watchdog
         self._store = store
@@ -49,7 +49,7 @@ class Starter:
     def new(self, place: Place) -> Worker:
         """A worker at that place, which does not run yet."""
         directory = self._logs / str(place.seat.round) / str(place.rank)
-        return Worker(place=place, handle=self._processes.new_handle(), directory=directory)
+        return Worker(place=place, handle=self._backend.new_handle(), directory=directory)
 
     async def prepare(self, workers: Sequence[Worker]) -> list[OSError | None]:
         """Make their directories; returns, for each, why that could not be done."""
@@ -80,7 +80,7 @@ class Starter:
         self._tailer.add(worker.stderr, prefix, 2)
 
     def spawn(self, worker: Worker) -> None:
-        """Order the process; what became of it is told by the guard."""
+        """Order the process; what became of it is told by the backend."""
         place, spec = worker.place, self._group.worker
         env = worker_env(
             self._job,
@@ -93,15 +93,15 @@ class Starter:
             watchdog=self._watchdog.path,
             stacks_file=str(worker.stacks_file),
         )
-        self._processes.guard.spawn(
-            worker.handle,
-            fill_in(spec.cmd, self._job, self._group, place),
-            env,
+        program = Program(
+            argv=fill_in(spec.cmd, self._job, self._group, place),
+            env=env,
             cwd=spec.cwd,
             stdout=str(worker.stdout) if self.keeps_logs else None,
             stderr=str(worker.stderr) if self.keeps_logs else None,
             umask=spec.umask,
         )
+        self._backend.start(worker.handle, program)
 
     def close(self) -> None:
         """No worker will be started any more."""

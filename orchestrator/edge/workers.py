@@ -13,9 +13,11 @@ from typing import Any
 from orchestrator.core.health import ProbeKind
 from orchestrator.core.ranks import places
 from orchestrator.core.rendezvous import Seat
+from orchestrator.core.roles import Level
 from orchestrator.core.snapshot import WorkerView
 from orchestrator.core.specs import GroupSpec, JobSpec
 from orchestrator.core.words import Event
+from orchestrator.edge.backend import WorkerBackend
 from orchestrator.edge.deaths import Deaths
 from orchestrator.edge.failed import Failed, FailureBook
 from orchestrator.edge.guard.client import Exited, Spawned, SpawnFailed
@@ -36,6 +38,7 @@ class LocalWorkers:
         job: JobSpec,
         group: GroupSpec,
         *,
+        backend: WorkerBackend,
         processes: Processes,
         tailer: Tailer | None,
         watchdog: Watchdog,
@@ -45,20 +48,27 @@ class LocalWorkers:
     ) -> None:
         self._job = job
         self._group = group
-        self._processes = processes
+        self._backend = backend
         self._watchdog = watchdog
         self._post = post
         self._log = log
         self._workers: dict[int, Worker] = {}
         self._seat: Seat | None = None
         self._told: set[Event] = set()
-        self._starter = Starter(job, group, processes=processes, tailer=tailer, watchdog=watchdog, store=store)
+        self._starter = Starter(job, group, backend=backend, tailer=tailer, watchdog=watchdog, store=store)
         self._deaths = Deaths(group, job.node.name, logged=self._starter.keeps_logs)
         self.failed = FailureBook()
         self._probes: Probes | None = None
         if group.probes is not None:
-            self._probes = Probes(job, group, group.probes, processes=processes, failed=self._probe_failed, log=log)
-        processes.on_worker = self._hear
+            self._probes = Probes(
+                job,
+                group,
+                group.probes,
+                processes=processes,
+                failed=self._probe_failed,
+                changed=self._readiness_changed,
+                log=log,
+            )
         watchdog.on_hang = self._hung
 
     def attach(self, tasks: asyncio.TaskGroup) -> None:
@@ -69,7 +79,7 @@ class LocalWorkers:
     # -- starting
 
     async def start(self, seat: Seat) -> None:
-        """Order this node's workers of the round. Their being started, or not, is told by the guard.
+        """Order this node's workers of the round. Their being started, or not, is told by the backend.
 
         None of them is, if this is cancelled.
         """
@@ -95,7 +105,7 @@ class LocalWorkers:
         if not handles:
             return []
         return list(
-            await self._processes.stop(
+            await self._backend.stop(
                 handles, signum=policy.signal, grace_s=policy.grace_s, kill_wait_s=policy.kill_wait_s
             )
         )
@@ -103,7 +113,7 @@ class LocalWorkers:
     def kill(self) -> None:
         """Kill them now; a stop under way ends the sooner for it."""
         self._ask_no_more()
-        self._processes.guard.kill(list(self._workers))
+        self._backend.kill(list(self._workers))
 
     def _ask_no_more(self) -> None:
         self._watchdog.rest()
@@ -112,7 +122,7 @@ class LocalWorkers:
 
     def forward(self, signum: int) -> None:
         """Pass a signal on to the workers as it is."""
-        self._processes.guard.signal([w.handle for w in self._workers.values() if w.pid and not w.ended], signum)
+        self._backend.signal([w.handle for w in self._workers.values() if w.pid and not w.ended], signum)
 
     def lost(self) -> None:
         """The guard died, and they with it: that is this round's failure, if some still ran and it had none before."""
@@ -136,9 +146,17 @@ class LocalWorkers:
         self._starter.close()
         self._deaths.close()
 
+    def level(self) -> Level:
+        """How far this round's workers have come."""
+        if any(worker.pid is None for worker in self._workers.values()):
+            return Level.SETTLED
+        ready = self._probes is None or all(self._probes.ready(handle) for handle in self._workers)
+        return Level.HEALTHY if ready else Level.STARTED
+
     # -- listening
 
-    def _hear(self, event: Spawned | SpawnFailed | Exited) -> None:
+    def hear(self, event: Spawned | SpawnFailed | Exited) -> None:
+        """The backend tells of a worker."""
         worker = self._workers.get(event.handle)
         if worker is None:
             return  # of an earlier round
@@ -186,6 +204,10 @@ class LocalWorkers:
     def _spawn_failed(self, worker: Worker, step: str, errno: int) -> None:
         worker.ended = True
         self._fail(self._deaths.unborn(worker, step, errno))
+
+    def _readiness_changed(self) -> None:
+        if self._group.needed and self.level() is Level.HEALTHY:
+            self._tell(Event.WORKERS_READY, "all local workers are ready, by their probes")
 
     def _probe_failed(self, handle: int, kind: ProbeKind, why: str) -> None:
         self._fail(self._deaths.unwell(self._workers[handle], kind, why), Event.PROBE_FAILED)

@@ -40,7 +40,7 @@ class LightAgent:
     def __init__(self, job: JobSpec, connection: Connection, store: GroupStore) -> None:
         self.name = job.node.name
         self.connection, self.store = connection, store
-        self.membership = Membership(job, connection, store, self.hear, lambda *_, **__: None)
+        self.membership = Membership(job, job.groups[0], connection, store, post=self.hear, log=lambda *_, **__: None)
         self.seats: list[Seat] = []
         self.ending: Ending | None = None
         self.refusal = ""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from orchestrator.core.health import Check, CheckKind, PreflightPolicy, ProbeSpec, ProbesPolicy, ProbeWay
 from orchestrator.core.specs import (
     Backoff,
     Budget,
     GroupSpec,
+    Need,
     RestartKind,
     RestartPolicy,
     Rule,
@@ -45,9 +48,14 @@ def group(
     preflight: bool = False,
     probes: bool = False,
     watchdog: WatchdogKind = WatchdogKind.DISABLED,
+    role: str = "default",
+    on: tuple[str, ...] = (),
+    depends_on: Mapping[str, Need] | None = None,
+    needed: bool = False,
+    cascade: bool = False,
 ) -> GroupSpec:
     return GroupSpec(
-        role="default",
+        role=role,
         min_nodes=nodes[0],
         max_nodes=nodes[1],
         worker=WorkerSpec(cmd=("true",), nproc=2),
@@ -56,4 +64,8 @@ def group(
         probes=PROBES if probes else None,
         preflight=PREFLIGHT if preflight else None,
         watchdog=WatchdogPolicy(kind=watchdog, timeout_s=30, warmup_s=120),
+        on=on,
+        depends_on=depends_on or {},
+        needed=needed,
+        cascade=cascade,
     )

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.core.graph import mermaid, text
 from orchestrator.core.machine import Facts, GroupMachine
-from orchestrator.core.specs import GroupSpec, RestartKind, WatchdogKind
+from orchestrator.core.specs import GroupSpec, Need, RestartKind, WatchdogKind
 from orchestrator.core.table import CORE, Row, Table, build
 from orchestrator.core.verify import verify
 from orchestrator.core.words import FINAL, Effect, Event, Outcome, State
@@ -26,21 +26,24 @@ CONFIGS = [
             preflight=health,
             probes=health,
             watchdog=watchdog,
+            depends_on={"data": Need.HEALTHY} if roles else {},
+            needed=roles,
         ),
         preempt,
     )
-    for kind, (low, high, spares), backoff, preempt, health, watchdog in product(
+    for kind, (low, high, spares), backoff, preempt, health, watchdog, roles in product(
         RestartKind,
         ((1, 1, 0), (2, 2, 0), (1, 4, 0), (1, 1, 1), (2, 2, 1)),
         (BACKOFF, AT_ONCE),
         (False, True),
         (False, True),
         (WatchdogKind.OBSERVE, WatchdogKind.HEARTBEAT),
+        (False, True),
     )
 ]
 IDS = [
     f"{spec.restart.kind}-{spec.min_nodes}:{spec.max_nodes}+{spec.spare_nodes}-{spec.restart.backoff.max_s:g}s-{preempt}"
-    f"{'-health' if spec.preflight else ''}-{spec.watchdog.kind}"
+    f"{'-health' if spec.preflight else ''}-{spec.watchdog.kind}{'-roles' if spec.needed else ''}"
     for spec, preempt in CONFIGS
 ]
 
@@ -109,6 +112,26 @@ def test_no_round_is_joined_but_after_a_look_at_the_node_where_that_is_wished(sp
     assert looked is (spec.preflight is not None)
 
 
+@pytest.mark.parametrize(("spec", "preempt"), CONFIGS, ids=IDS)
+def test_a_role_that_depends_on_others_waits_before_it_looks_at_the_node_or_joins(
+    spec: GroupSpec, preempt: bool
+) -> None:
+    rows = build(spec, preempt=preempt)
+    first = {(row.target, row.effects) for row in rows if row.event is Event.AGENT_STARTED}
+    waits = (State.WAITING, (Effect.AWAIT_DEPENDENCIES,))
+    assert (first == {waits}) is bool(spec.depends_on)
+    met = [row.effects for row in rows if row.event is Event.DEPENDENCIES_MET]
+    expected = Effect.RUN_PREFLIGHT if spec.preflight else Effect.JOIN_ROUND
+    assert met == ([(expected,)] if spec.depends_on else [])
+
+
+@pytest.mark.parametrize(("spec", "preempt"), CONFIGS, ids=IDS)
+def test_only_a_role_that_others_need_tells_how_far_it_has_come(spec: GroupSpec, preempt: bool) -> None:
+    told = {row.event for row in build(spec, preempt=preempt) if Effect.REPORT_LEVEL in row.effects}
+    ready = {Event.WORKERS_READY} if spec.probes else set()
+    assert told == ({Event.WORKERS_STARTED, *ready} if spec.needed else set())
+
+
 def test_an_unused_feature_leaves_no_row() -> None:
     never = build(group(RestartKind.NEVER))
     assert State.BACKOFF not in states(never)
@@ -118,6 +141,7 @@ def test_an_unused_feature_leaves_no_row() -> None:
     assert any(row.event is Event.PREEMPTED for row in build(group(), preempt=True))
     assert not any(row.event is Event.ROUND_REPEATED for row in build(group()))
     assert any(row.event is Event.ROUND_REPEATED for row in build(group(RestartKind.ALWAYS)))
+    assert State.WAITING not in states(build(group()))
     assert State.PREFLIGHT not in states(build(group()))
     assert State.PREFLIGHT not in states(build(group(probes=True)))
     assert not any(row.event is Event.PROBE_FAILED for row in build(group(preflight=True)))

@@ -249,8 +249,8 @@ def test_a_busy_agent_is_told_as_its_own_fault(world: World, tmp_path: Path) -> 
 
 def test_what_an_agent_orders_when_its_lease_has_lapsed_never_runs(world: World, tmp_path: Path) -> None:
     stop = "__import__('os').kill(__import__('os').getpid(), 19)"
-    wrap = f"(lambda real, calls=[]: lambda *a: (calls or calls.append({stop}), real(*a))[1])(workers.fill_in)"
-    a, b = world.start_each("nodes=2", env=patched(tmp_path, "workers", "fill_in", wrap))
+    wrap = f"(lambda real, calls=[]: lambda *a: (calls or calls.append({stop}), real(*a))[1])(starter.fill_in)"
+    a, b = world.start_each("nodes=2", env=patched(tmp_path, "starter", "fill_in", wrap))
     first = in_round(b, 2)
     b.await_event("transition", on="round_superseded")
     a.signal(signal.SIGCONT)

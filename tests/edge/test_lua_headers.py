@@ -14,7 +14,7 @@ LUA = Path(str(files("orchestrator.edge.redis") / "lua"))
 LIBRARY = sorted((LUA / "lib").glob("*.lua"))
 CALLER_FILE = LIBRARY[0]
 COMMANDS = sorted(LUA.glob("*.lua"))
-READERS = {"job", "status"}  # these only look
+READERS = {"job", "look", "status"}  # these only look
 WRITES = re.compile(
     r"'(SET|DEL|P?EXPIRE|H(SET|SETNX|DEL|INCRBY)|S(ADD|REM)|Z(ADD|REM)\w*|XADD)'"
     r"|\b(write|set|keep|unset|prolong|close|supersede|settle|restart|charge|spend_free|lose|used|free_left|progress|announce|heed|learn|readmit|grow)\("

@@ -174,9 +174,9 @@ def test_a_wish_that_is_sent_twice_is_granted_once(server: Server) -> None:
             eye = await operator(run)
             rules = (await eye.published()).rules["r"]
             for _ in range(2):
-                assert await eye._call("wish", "r", rules, "restart", "", nonce="once") == ["granted", 2, 2]
+                assert await eye._call("wish", "r", rules, "restart", "", "", nonce="once") == ["granted", 2, 2]
             await asyncio.gather(a.sit(), b.sit())
-            assert await eye._call("wish", "r", rules, "restart", "", nonce="once") == ["granted", 2, 2]
+            assert await eye._call("wish", "r", rules, "restart", "", "", nonce="once") == ["granted", 2, 2]
             assert (await only_group(eye)).round == 2
 
     asyncio.run(scenario())
@@ -302,4 +302,4 @@ def test_a_job_is_published_once_and_renewals_cost_nothing_more(own_server: Serv
 def test_a_strange_reply_is_a_rendezvous_error(parser: object, raw: object) -> None:
     whole = (lambda row: control._group("r", {}, row)) if parser is control._group else parser
     with pytest.raises(RendezvousError, match="not one that this version knows"):
-        control._read(raw, whole)  # type: ignore[arg-type]  # several parsers, one question
+        control.read(raw, whole)  # type: ignore[arg-type]  # several parsers, one question

@@ -92,7 +92,7 @@ def test_patience_with_survivors_begins_with_the_wish_that_ended_their_round(ser
             await run.seated("a", (1, 1), last_call_s=0.05)
             spare = await run.member("b", (1, 1), spares=1, last_call_s=0.05)
             await spare.join()
-            await RunControl(spare.store._connection, run.run_id).wish(WishKind.RESTART)
+            await RunControl(spare.store.connection, run.run_id).wish(WishKind.RESTART)
             await asyncio.sleep(0.5)  # ten last calls, in which nobody says anything
             assert isinstance(await spare.ask(), Seat), "and a has not come"
 

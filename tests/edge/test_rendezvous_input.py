@@ -47,10 +47,10 @@ def test_input_out_of_bounds_is_our_bug_and_changes_nothing(server: Server) -> N
             for index, bad in ((0, "x" * 256), (0, "a\nb"), (2, "1.5"), (2, "-1"), (6, "h" * 65), (8, "0"), (10, "9")):
                 args = [*caller[:index], bad, *caller[index + 1 :]]
                 with pytest.raises(InternalError, match="BADARG"):
-                    await a.store._connection.call(script("renew"), a.store._keys, args)
+                    await a.store.connection.call(script("renew"), a.store._keys, args)
             for more in (("nonsense", 0, 1, 3, 0, "", ""), ("retry", 0, 1, 3, 0, "", "c" * 65537)):
                 with pytest.raises(InternalError, match="BADARG"):
-                    await a.store._connection.call(script("fail"), a.store._keys, [*caller, *more])
+                    await a.store.connection.call(script("fail"), a.store._keys, [*caller, *more])
             assert isinstance(await a.store.verdict(a.claim), Standing)
 
     asyncio.run(scenario())

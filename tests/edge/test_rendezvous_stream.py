@@ -12,6 +12,7 @@ from orchestrator.core.publication import Publication
 from orchestrator.core.rendezvous import Closed, Restart, Settled, Standing, Superseded, Waiting
 from orchestrator.core.specs import RuleAction
 from orchestrator.core.words import Outcome
+from orchestrator.edge.redis.group import last_will
 from orchestrator.edge.redis.scripts import group_keys
 from tests.edge import servers
 from tests.edge.servers import PATIENCE_S, Member, Server, World, failure, world
@@ -169,7 +170,7 @@ def test_the_last_will_can_be_sent_by_someone_who_knows_only_sockets(own_server:
     async def scenario() -> None:
         async with world(own_server) as run:
             a, b = await run.seated("ab", (1, 2))
-            address, payloads = b.store.last_will("its agent died")
+            address, payloads = last_will([b.store], "its agent died")
             if flushed:
                 own_server.say("SCRIPT", "FLUSH")
             with socket.socket(socket.AF_UNIX) as link:
@@ -186,7 +187,7 @@ def test_a_will_does_not_touch_the_agent_that_took_over_the_name(own_server: Ser
     async def scenario() -> None:
         async with world(own_server) as run:
             (a,) = await run.seated("a", (1, 1))
-            _, payloads = a.store.last_will("died")
+            _, payloads = last_will([a.store], "died")
             await a.store.leave(a.claim, "left by itself")
             (successor,) = await run.seated("a", (1, 1))
             with socket.socket(socket.AF_UNIX) as link:

@@ -10,6 +10,7 @@ import pytest
 from orchestrator.core.lease import Attempt, Contact
 from orchestrator.core.rendezvous import Settled, Standing, Superseded
 from orchestrator.edge.redis.connection import Connection
+from orchestrator.edge.redis.group import last_will
 from orchestrator.edge.redis.scripts import Script
 from orchestrator.edge.redis.worker_store import Store
 from orchestrator.errors import RendezvousError
@@ -48,7 +49,7 @@ def test_a_run_goes_on_with_the_new_master(fleet: Watched) -> None:
             for member in (a, b):
                 assert isinstance(await asyncio.wait_for(member.store.renew(member.claim), FAILOVER_S), Standing)
             assert moved == [{"host": "127.0.0.1", "port": fleet.replica.port, "tls": False}]
-            address, _ = a.store.last_will("died")
+            address, _ = last_will([a.store], "died")
             assert address == moved[0]
             await b.store.leave(b.claim, "over")
             assert isinstance(await asyncio.wait_for(listening, PATIENCE_S), Superseded)

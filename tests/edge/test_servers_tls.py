@@ -15,6 +15,7 @@ from orchestrator.core.rendezvous import Closed, Restart, Settled, Superseded
 from orchestrator.core.specs import RuleAction
 from orchestrator.edge.guard.will import deliver
 from orchestrator.edge.redis.connection import Connection
+from orchestrator.edge.redis.group import last_will
 from orchestrator.edge.redis.worker_store import Store
 from orchestrator.errors import RendezvousError
 from tests.edge.fleets import Certificates
@@ -90,7 +91,7 @@ def test_a_run_with_its_workers_and_its_last_will(secured: tuple[Server, int], u
             assert await anext(notices) == Settled(2)
             share(url, run.run_id, a.claim.round, a.claim.token)
             await a.store.renew(a.claim)
-            address, payloads = b.store.last_will("its agent died")
+            address, payloads = last_will([b.store], "its agent died")
             assert deliver(address, payloads)
             assert isinstance(await asyncio.wait_for(anext(notices), PATIENCE_S), Superseded)
             await a.sit()

@@ -188,7 +188,7 @@ def test_out_of_memory(own_server: Server) -> None:
         async with settled(own_server) as run:
             config(own_server, "maxmemory-policy", "noeviction")
             config(own_server, "maxmemory", "1")
-            key = f"orchestrator:{{{run.a.store._run_id}}}:x"
+            key = f"orchestrator:{{{run.a.store.run_id}}}:x"
             store = Script("store", "return redis.call('SET', KEYS[1], 'x')", "f" * 40)
             storing = asyncio.create_task(run.connection.call(store, [key], [], on_attempt=run.attempts.append))
             await eventually(lambda: asyncio.sleep(0, run.attempts), lambda heard: len(heard) >= 3)

@@ -44,7 +44,7 @@ def test_what_is_sent_is_productions_but_for_the_clock(server: Server) -> None:
             return await ask(*commands, within_s=within_s)
 
         connection._commands.first_known = recorded  # type: ignore[method-assign,assignment]  # to see what is sent
-        agent.store._connection = connection
+        agent.store.connection = connection
         await agent.store.join(agent.bid, Claim())
         await connection.close()
 

@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 
 from orchestrator.core.address import Address
 from orchestrator.core.lease import OnAttempt
-from orchestrator.edge.redis.connection import Connection, Entry, _entries
+from orchestrator.edge.redis.connection import Connection, found_in
 from orchestrator.edge.redis.link import Link
 from orchestrator.edge.redis.resp import Reply, ServerError
 from orchestrator.edge.redis.route import Route
 from orchestrator.edge.redis.scripts import Script
+from orchestrator.edge.redis.streams import Entry
 
 PATIENCE_S = 20.0
 PROLOGUE = (
@@ -117,7 +118,7 @@ class VirtualConnection(Connection):
 
     async def read(self, stream: str, after: str) -> list[Entry]:
         """What stands in ``stream`` after an id; QuietError instead of waiting for more."""
-        found = _entries(text(self.ask("XREAD", "COUNT", 100, "STREAMS", stream, after)))
+        found = found_in(text(self.ask("XREAD", "COUNT", 100, "STREAMS", stream, after))).get(stream)
         if not found:
             raise QuietError
         return found

@@ -163,7 +163,7 @@ class Connection:
         self._route.key = next(iter(after))
         block_ms = int(MAX_BLOCK_S * 1000)
         ask: Command = ("XREAD", "COUNT", 100, "BLOCK", block_ms, "STREAMS", *after, *after.values())
-        return _found(await self._insist(self._reader, ask))
+        return found_in(await self._insist(self._reader, ask))
 
     async def server_ms(self) -> int:
         """The server's clock; only differences between two of its readings mean anything."""
@@ -244,7 +244,8 @@ class Connection:
             self._on_back()
 
 
-def _found(reply: object) -> Found:
+def found_in(reply: object) -> Found:
+    """What a reply to XREAD holds, by stream. Raises RendezvousError."""
     match reply:
         case None:
             return {}

@@ -32,7 +32,7 @@ from orchestrator.errors import RendezvousError
 T = TypeVar("T")
 _NAME = "an operator"  # a node's name has no blanks
 _NO_CLAIM = (0, 0, -1, 0, "", 0)
-_NO_RULES = (1, 1, 1, 1, 0, 0, -1, 0, 0)  # for a command that does not look at them
+NO_RULES = (1, 1, 1, 1, 0, 0, -1, 0, 0)  # for a command that does not look at them
 _RULES = ("lease_ms", "ttl_ms", "min", "max", "last_call_ms", "scale_up_ms", "free_max", "free_per_ms", "spares")
 _BUDGET = ("budget_max", "budget_per_ms")
 
@@ -64,13 +64,13 @@ class RunControl:
         """What is known of the run; RendezvousError if there is none of this name."""
         if self._published is None:
             keys = group_keys(self._run_id, "-")  # the run's own key is the same in every group
-            raw = await self._connection.call(script("job"), keys, (*_caller(), *_NO_RULES))
+            raw = await self._connection.call(script("job"), keys, (*caller(), *NO_RULES))
             if raw == ["unpublished"]:
                 raise RendezvousError(
                     f"there is no run {self._run_id!r} on the server at {self._connection.address.masked}, "
                     "or it ended more than a day ago"
                 )
-            self._published = _read(raw, _published)
+            self._published = read(raw, _published)
         return self._published
 
     async def status(self) -> RunStatus:
@@ -78,7 +78,7 @@ class RunControl:
         found = []
         for role, rules in (await self.published()).rules.items():
             raw = await self._call("status", role, rules, *(rules[name] for name in _BUDGET))
-            found.append(_read(raw, lambda row, role=role, rules=rules: _group(role, rules, row)))  # type: ignore[misc]
+            found.append(read(raw, lambda row, role=role, rules=rules: _group(role, rules, row)))  # type: ignore[misc]
         return RunStatus(run_id=self._run_id, groups=tuple(found))
 
     async def wish(self, kind: WishKind, node: str = "") -> dict[str, WishReply]:
@@ -86,24 +86,24 @@ class RunControl:
         nonce = secrets.token_hex(8)
         said = {}
         for role, rules in (await self.published()).rules.items():
-            raw = await self._call("wish", role, rules, kind.value, node, nonce=nonce)
-            said[role] = _read(raw, _wish_reply)
+            raw = await self._call("wish", role, rules, kind.value, node, "", nonce=nonce)
+            said[role] = read(raw, _wish_reply)
         return said
 
     async def _call(
         self, command: str, role: str, rules: Mapping[str, int], *args: str | int, nonce: str = "-"
     ) -> object:
-        given = (*_caller(nonce), *(rules[name] for name in _RULES), *args)
+        given = (*caller(nonce), *(rules[name] for name in _RULES), *args)
         return await self._connection.call(script(command), group_keys(self._run_id, role), given)
 
 
-def _caller(nonce: str = "-") -> tuple[str | int, ...]:
+def caller(nonce: str = "-") -> tuple[str | int, ...]:
     """ARGV[1] to ARGV[8], see lua/lib: nobody whom the group knows."""
     return (_NAME, nonce, *_NO_CLAIM)
 
 
-def _read(raw: object, parser: Callable[[list[Any]], T]) -> T:
-    """A reply, typed; a RendezvousError if it is none that we know."""
+def read(raw: object, parser: Callable[[list[Any]], T]) -> T:
+    """A reply to an operator, typed; a RendezvousError if it is none that we know."""
     try:
         if not isinstance(raw, list):
             raise TypeError("not a list")  # noqa: TRY301 - one door for everything that is wrong with it

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
 from orchestrator.core.failures import Failure
 from orchestrator.core.lease import OnAttempt
-from orchestrator.core.publication import Publication, differences
+from orchestrator.core.publication import Publication
 from orchestrator.core.rendezvous import (
     Bid,
     Claim,
@@ -38,10 +38,10 @@ from orchestrator.core.words import Outcome
 from orchestrator.edge.redis import replies
 from orchestrator.edge.redis.arguments import budget_words, cause_json, check_name, clip, whole_ms
 from orchestrator.edge.redis.connection import Connection
+from orchestrator.edge.redis.publisher import Publisher
 from orchestrator.edge.redis.resp import encode
 from orchestrator.edge.redis.scripts import EVENTS, group_keys, script
 from orchestrator.edge.redis.streams import instant
-from orchestrator.errors import RendezvousError
 
 HOUR_S = 3600.0
 
@@ -68,13 +68,12 @@ class GroupStore:
     ) -> None:
         for what, text in (("run_id", run_id), ("role", role), ("node.name", node), ("nonce", nonce)):
             check_name(what, text)
-        self._connection = connection
+        self.connection = connection
+        self.run_id = run_id
         self._keys = group_keys(run_id, role)
-        self._run_id, self._role = run_id, role
         self._who = (node, nonce)
         self._restart = restart
-        self._publication = publication
-        self._published: int | None = None  # before the outage of this number
+        self._publisher = Publisher(run_id, role, publication, restart, rendezvous.reopen)
         self._rules: tuple[int, ...] = (
             max(1, whole_ms(rendezvous.lease_s)),
             whole_ms(max(HOUR_S, 2 * rendezvous.server_grace_s)),
@@ -85,7 +84,6 @@ class GroupStore:
             *budget_words(restart.free),
             spare_nodes,
         )
-        self._reopens = rendezvous.reopen  # until our first word
         self._bid: Bid | None = None
         self._held = False  # by another agent: our name, which we wait for
         self._cursor: str | None = None
@@ -113,7 +111,7 @@ class GroupStore:
         reply = replies.seat_reply(await self._call("seat", claim, on_attempt=on_attempt))
         over = claim.slot >= 0 and claim.seat is None  # the round of our last seat, which this server may still have
         if isinstance(reply, Lapsed):
-            self._published = None  # what the server has forgotten may be everything
+            self._publisher.forget()  # what the server has forgotten may be everything
         elif not (over and isinstance(reply, Seat) and reply.token == claim.token):
             return reply
         if self._bid is None:
@@ -133,7 +131,7 @@ class GroupStore:
         ):  # as of before we had it, on a server that fell behind
             reply = Lapsed("the server takes this node for one that waits: it has fallen behind")
         if isinstance(reply, Lapsed):
-            self._published = None
+            self._publisher.forget()
         if claim.succeeded and isinstance(reply, Standing):  # a server that fell behind may not have heard of it
             return await self.done(claim, within_s=within_s)
         return reply
@@ -155,6 +153,15 @@ class GroupStore:
         raw = await self._call_seated("done", claim, *words, within_s=within_s)
         return replies.verdict_reply(raw)
 
+    async def up(self, claim: Claim, level: int) -> Verdict:
+        """Report how far our workers of the claimed round have come, see `Up`; for roles that wait for this one."""
+        return replies.verdict_reply(await self._call_seated("up", claim, level))
+
+    async def wish_restart(self, nonce: str, why: str) -> None:
+        """Have the round that stands end, uncharged; however many agents ask for it with the same ``nonce``, once."""
+        words = (self._who[0], nonce, *self._caller(Claim())[2:])
+        await self.connection.call(script("wish"), self._keys, (*words, "restart", "", clip(why)))
+
     async def verdict(self, claim: Claim) -> Verdict:
         """The fate of the claimed round."""
         return replies.verdict_reply(await self._call("verdict", claim))
@@ -173,45 +180,29 @@ class GroupStore:
         """What happens to the group from our first join on, nothing left out; ends with `Closed`."""
         await self._joined.wait()
         while True:
-            for entry, fields in await self._connection.read(self._keys[EVENTS], self._cursor or "0-0"):
+            for entry, fields in await self.connection.read(self._keys[EVENTS], self._cursor or "0-0"):
                 self._cursor = entry
                 notice = replies.notice(fields)
                 if isinstance(notice, Drained) and (notice.node, notice.nonce) != self._who:
                     continue
                 if isinstance(notice, Restart) and notice.delay_ms > 0:
-                    age_ms = await self._connection.server_ms() - instant(entry)[0]
+                    age_ms = await self.connection.server_ms() - instant(entry)[0]
                     notice = replace(notice, delay_ms=max(0, notice.delay_ms - max(0, age_ms)))
                 yield notice
                 if isinstance(notice, Closed):
                     return
 
-    def last_will(self, why: str) -> Will:
-        """What our guard should send, and where to, once this process has died: that we have left."""
+    def will(self, why: str) -> tuple[str | int, ...]:
+        """The command by which our guard says, once this process has died, that we have left."""
         leave = script("leave")
-        words = ("EVAL", leave.source, len(self._keys), *self._keys, *self._caller(Claim()), clip(why))
-        greeting = self._connection.address.greeting()
-        return self._connection.will_address(), tuple(encode(*command) for command in (*greeting, words))
+        return ("EVAL", leave.source, len(self._keys), *self._keys, *self._caller(Claim()), clip(why))
 
     async def publish(
         self, claim: Claim, *, within_s: float | None = None, on_attempt: OnAttempt | None = None
     ) -> None:
-        """Have the job on the server, for whoever joins by it or asks. A run that has another job will not have us.
-
-        Nothing is sent unless the server may have lost it, as after an outage.
-        """
-        before = self._connection.outages
-        if self._publication is None or self._published == before:
-            return
-        ours, budget = self._publication, budget_words(self._restart.budget)
-        for text in ("", ours.text):  # it is long, and nearly always there already
-            words = (self._role, ours.digest, text, *budget, int(self._reopens))
-            raw = await self._call("publish", claim, *words, within_s=within_s, on_attempt=on_attempt)
-            known, theirs = replies.publish_reply(raw)
-            if theirs is not None:
-                raise _other_job(self._run_id, ours, theirs)
-            if known:
-                self._published, self._reopens = before, False
-                return
+        """See `Publisher`."""
+        call = partial(self._call, "publish", claim, within_s=within_s, on_attempt=on_attempt)
+        await self._publisher.publish(self.connection.outages, call)
 
     async def _call_seated(
         self,
@@ -226,10 +217,12 @@ class GroupStore:
         raw = await call(command, claim, *args)
         if claim.seat is None or self._bid is None or not replies.is_forgetful(raw):
             return raw
-        self._published = None  # what the server has forgotten is everything
+        self._publisher.forget()  # what the server has forgotten is everything
         await call("restore", claim, *self._belongings(claim.seat), replies.ledger_text(claim.ledger))
         if claim.succeeded and command != "done":
             await self.done(replace(claim, seat=None))
+        if claim.level and command != "up":
+            await self.up(replace(claim, seat=None), claim.level)
         return await call(command, claim, *args)
 
     def _belongings(self, seat: Seat) -> tuple[str | int, ...]:
@@ -268,15 +261,12 @@ class GroupStore:
         on_attempt: OnAttempt | None = None,
     ) -> object:
         words = (*self._caller(claim), *args)
-        return await self._connection.call(script(command), self._keys, words, within_s=within_s, on_attempt=on_attempt)
+        return await self.connection.call(script(command), self._keys, words, within_s=within_s, on_attempt=on_attempt)
 
 
-def _other_job(run_id: str, ours: Publication, theirs: str) -> RendezvousError:
-    try:
-        found = differences(ours, Publication.from_text(theirs))
-    except ValueError as problem:
-        found = (f"what the run has cannot be read: {problem}",)
-    return RendezvousError(
-        f"run {run_id} has another job than this agent: {'; '.join(found)}. "
-        "Start all agents of a run with the same job, or give this one another run_id"
-    )
+def last_will(stores: Iterable[GroupStore], why: str) -> Will:
+    """What the guard of an agent with these groups should send once it has died, and where to."""
+    several = list(stores)
+    connection = several[0].connection
+    words = (*connection.address.greeting(), *(store.will(why) for store in several))
+    return connection.will_address(), tuple(encode(*command) for command in words)

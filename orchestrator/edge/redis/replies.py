@@ -21,7 +21,6 @@ from orchestrator.core.rendezvous import (
     Ledger,
     Notice,
     Place,
-    Refused,
     RenewReply,
     Restart,
     Restoring,
@@ -29,15 +28,14 @@ from orchestrator.core.rendezvous import (
     Settled,
     Standing,
     Superseded,
+    Up,
     Verdict,
     Waiting,
 )
 from orchestrator.core.words import Outcome
 from orchestrator.errors import RendezvousError
 
-Reply = (
-    Seat | Waiting | Held | Refused | Closed | Standing | Lapsed | Restoring | Superseded | Restart | Settled | Drained
-)
+Reply = JoinReply | RenewReply | Verdict | Notice
 Row = Sequence[Any]
 
 _INSTANT = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")  # an id of the stream
@@ -144,6 +142,7 @@ _PARSERS: dict[str, Callable[[Row], Reply]] = {
     "restart": _restart,
     "closed": _closed,
     "settled": lambda row: Settled(_number(row[0])),
+    "up": lambda row: Up(_number(row[0]), _number(row[1])),
     "drained": lambda row: Drained(_text(row[0]), _text(row[1])),
 }
 

@@ -3,10 +3,10 @@
 -- KEYS       all keys of the group, see lib/
 -- ARGV[1-17] the caller, whose nonce names the wish, and the group's rules; there is no claim
 -- ARGV[18]   kind: stop (end the run) | restart (begin a new round, uncharged) | drain (have a node leave)
--- ARGV[19]   node, for drain
+-- ARGV[19]   node, for drain    ARGV[20] why, for people; "" if there is no more to say
 -- returns    {"granted", members alive without a drained node, min} | {"refused", why} | closed
 
-local kind, node = ARGV[18], text(ARGV[19], 255, 'node')
+local kind, node, reason = ARGV[18], text(ARGV[19], 255, 'node'), text(ARGV[20], 1024, 'why')
 
 local function granted()
   set('wish', nonce)
@@ -31,7 +31,7 @@ end
 
 function GRANT.restart()
   if not is('settled') then return {'refused', 'no round is settled: the group is about to meet anyway'} end
-  return renew_round('restart wished')
+  return renew_round(reason ~= '' and reason or 'restart wished')
 end
 
 function GRANT.drain()

@@ -20,6 +20,19 @@ local function close(outcome, exit_code, why, cause)
   for _, key in ipairs({GROUP, EVENTS, JOB}) do write('PEXPIRE', key, CLOSED_TTL_MS) end
 end
 
+-- How many members have said that their workers run, and that they are ready; of the round that stands.
+local function ups()
+  local round, started, ready = (get('ups') or ''):match('^(%d+):(%d+):(%d+)$')
+  if tonumber(round) ~= num('round') then return {0, 0} end
+  return {tonumber(started), tonumber(ready)}
+end
+
+-- How far the workers of all members have come: 0 settled, 1 running, 2 ready.
+local function level()
+  local counts, size = ups(), num('size')
+  return counts[2] >= size and 2 or counts[1] >= size and 1 or 0
+end
+
 -- How the last round that ended did so: superseded or restart.
 local function ended()
   local r = call('HMGET', GROUP, 'end_kind', 'end_round', 'end_why', 'end_charged', 'end_delay', 'end_until', 'end_left',
@@ -109,6 +122,7 @@ local function lose(members, what)
     if has_seat(member) and call('SISMEMBER', DONE, member) == 0 then lost[#lost + 1] = member end
     for _, key in ipairs({LEASES, WAITING}) do write('ZREM', key, member) end
     for _, key in ipairs({NONCES, BIDS, SEATS}) do write('HDEL', key, member) end
+    write('HDEL', GROUP, 'up:' .. member)
     for _, key in ipairs({ABSENT, BACK}) do write('SREM', key, member) end
   end
   local shown = table.concat(lost, ', ', 1, math.min(#lost, 3)) .. (#lost > 3 and ' and ' .. #lost - 3 .. ' more' or '')
