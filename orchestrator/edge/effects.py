@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import assert_never
 
 from orchestrator.core.rendezvous import Seat
@@ -68,12 +68,11 @@ class Performer:
         membership: Membership,
         workers: LocalWorkers,
         backend: WorkerBackend,
-        post: Post,
         *,
-        preflight: Answer | None = None,
-        dependencies: Answer | None = None,
+        post: Post,
+        answers: Mapping[Effect, Answer],
     ) -> None:
-        """``preflight`` and ``dependencies`` answer what their effects ask, where the machine can order them."""
+        """``answers`` to what effects ask that neither the workers nor the group know."""
         self._group = group
         self._membership = membership
         self._workers = workers
@@ -83,11 +82,8 @@ class Performer:
             Effect.JOIN_ROUND: membership.join,
             Effect.AWAIT_SEAT: membership.stand_by,
             Effect.AWAIT_DECISION: membership.decision,
+            **answers,
         }
-        if preflight is not None:
-            self._answers[Effect.RUN_PREFLIGHT] = preflight
-        if dependencies is not None:
-            self._answers[Effect.AWAIT_DEPENDENCIES] = dependencies
         self._redis = Lane("redis")
         self._guard = Lane("guard")
         self._tasks: list[asyncio.Task[None]] = []

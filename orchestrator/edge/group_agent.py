@@ -18,10 +18,10 @@ from orchestrator.core.result import Ending, RunResult
 from orchestrator.core.snapshot import Snapshot, in_round
 from orchestrator.core.specs import GroupSpec, JobSpec
 from orchestrator.core.table import build
-from orchestrator.core.words import FINAL, Event, Outcome, State
+from orchestrator.core.words import FINAL, Effect, Event, Outcome, State
 from orchestrator.edge.backend import BackendEvent, BackendLost, Fenced, WorkerBackend
 from orchestrator.edge.company import Company
-from orchestrator.edge.effects import WAITING, Performer
+from orchestrator.edge.effects import WAITING, Answer, Performer
 from orchestrator.edge.journal import Journal
 from orchestrator.edge.membership import Membership
 from orchestrator.edge.messages import Message
@@ -71,23 +71,15 @@ class GroupAgent:
             post=self.post,
             log=self.log,
         )
-        preflight = None
+        answers: dict[Effect, Answer] = {}
         if group.preflight is not None:
-            preflight = Preflight(
-                job, group.role, group.preflight, processes=processes, connection=connection, log=self.log
-            )
-        self._performer = Performer(
-            group,
-            self._membership,
-            self._workers,
-            backend,
-            self.post,
-            preflight=preflight.run if preflight is not None else None,
-            dependencies=partial(company.dependencies, group) if company is not None else None,
-        )
-        backend.attach(self._hear)
+            look = Preflight(job, group.role, group.preflight, processes, connection, log=self.log)
+            answers[Effect.RUN_PREFLIGHT] = look.run
         if company is not None:
             company.join(group.role, self._inbox.put_nowait, store)
+            answers[Effect.AWAIT_DEPENDENCIES] = partial(company.dependencies, group)
+        self._performer = Performer(group, self._membership, self._workers, backend, post=self.post, answers=answers)
+        backend.attach(self._hear)
         self._round = 0  # the round that we are in; 0 while we are joining one
         self._rounds = 0
         self._entered = time.monotonic()

@@ -38,9 +38,9 @@ class Preflight:
         job: JobSpec,
         role: str,
         policy: PreflightPolicy,
-        *,
         processes: Processes,
         connection: Connection,
+        *,
         log: Callable[..., None],
     ) -> None:
         self._job = job
