@@ -38,9 +38,15 @@ Views = Mapping[str, RoleView]
 _LEVEL = {Need.STARTED: Level.STARTED, Need.HEALTHY: Level.HEALTHY}
 
 
+def admits(on: Iterable[str], node: str) -> bool:
+    """Whether one of the patterns ``on`` matches the node's name; without any, every node is welcome."""
+    patterns = tuple(on)
+    return not patterns or any(fnmatchcase(node, pattern) for pattern in patterns)
+
+
 def admitted(groups: Iterable[GroupSpec], node: str) -> tuple[GroupSpec, ...]:
     """The groups in which the node of this name takes part."""
-    return tuple(group for group in groups if not group.on or any(fnmatchcase(node, pattern) for pattern in group.on))
+    return tuple(group for group in groups if admits(group.on, node))
 
 
 def unmet(group: GroupSpec, views: Views) -> str:
@@ -105,7 +111,7 @@ def dependants(role: str, groups: Iterable[GroupSpec]) -> tuple[str, ...]:
 
 
 def circle(groups: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
-    """Roles that wait for each other, in that order; empty if every role can be started once. ``groups``: needs by role."""
+    """Roles that wait for each other, in that order; empty if every role can be started. ``groups``: needs by role."""
     left = {role: [need for need in needs if need in groups] for role, needs in groups.items()}
     while ready := [role for role, needs in left.items() if not any(need in left for need in needs)]:
         for role in ready:
