@@ -18,6 +18,8 @@ from orchestrator.cli.recipes import Recipe
 from orchestrator.config.schema import GROUPS
 from orchestrator.errors import ConfigError, Problem
 
+_SHORT_FORM = re.compile(r"\.kind$|(?<=\.depends_on)\.[^.]+$")  # restart: never, depends_on: [data]
+
 
 class Origins:
     """The sources of one composed job."""
@@ -35,14 +37,18 @@ class Origins:
     def of(self, path: str) -> str:
         """Where the value at ``path`` came from; empty if nobody gave one."""
         for override in self._overrides:
-            if _gives(override, path):
+            if gives(override, path):
                 return override.origin
+        short = _SHORT_FORM.sub("", path)
         for recipe in self._recipes:
-            if path in recipe.lines:
-                return f"{shown(recipe.path)}:{recipe.lines[path]}"
+            line = recipe.lines.get(path) or recipe.lines.get(short)
+            if line is not None:
+                return f"{shown(recipe.path)}:{line}"
         for override in self._overrides:
             if _is_at_or_below(override.key, path):
                 return override.origin
+        if path.startswith("roles.") and path.count(".") > 1:  # what a role does not say itself, the job does
+            return self.of(path.split(".", 2)[2])
         return next(self._in_conf(path), "")
 
     def _in_conf(self, path: str) -> Iterator[str]:
@@ -69,11 +75,11 @@ def _line(file: Path, key: str) -> int | None:
     return None if made_up or value in (None, {}, []) else document.lines.get(key)
 
 
-def _gives(override: Override, path: str) -> bool:
+def gives(override: Override, path: str) -> bool:
     """Whether ``override`` says something about ``path``: a mapping says it only about the keys that it names."""
     if override.is_choice:
         return path in (override.key, f"{override.key}.kind")
-    below = path.removeprefix(override.key)
+    below = _SHORT_FORM.sub("", path).removeprefix(override.key)
     named = set(re.findall(r"\w+", override.text.partition("=")[2]))
     return _is_at_or_below(path, override.key) and (
         below[:1] != "." or set(re.findall(r"[A-Za-z_]\w*", below)) <= named
