@@ -220,7 +220,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Up:
-    """The workers of all members of a round have come so far: 1 they run, 2 they are ready."""
+    """The workers of all members of a round have come so far: 1 they run, 2 they are ready; 0: it stands again."""
 
     round: int
     level: int

@@ -45,8 +45,8 @@ def heard(view: RoleView, news: RoleView | Notice) -> RoleView:
             return news
         case Settled(round=number):
             return RoleView(number)
-        case Up(round=number) if number == view.round:
-            return replace(view, level=Level(news.level))
+        case Up():
+            return RoleView(news.round, Level(news.level))
         case Superseded() | Restart():
             return RoleView(0)
         case Closed():

@@ -173,7 +173,7 @@ class Performer:
             case Effect.REPORT_SUCCESS:
                 await self._membership.report_success()
             case Effect.REPORT_LEVEL:
-                await self._membership.report_level(self._workers.level())
+                await self._membership.report_level(int(self._workers.level()))
             case Effect.START_BACKOFF:
                 await self._membership.wait_backoff()
                 self._post(Message(event=Event.BACKOFF_ELAPSED, visit=visit))

@@ -240,6 +240,7 @@ class Connection:
         if self._away.pop(wire, None) is None:
             return
         self.outages += 1
+        self._streams.forget()
         if not self._away:
             self._on_back()
 

@@ -53,6 +53,10 @@ class Streams:
             await self._wait()
         return known.after(after)
 
+    def forget(self) -> None:
+        """The server may have begun anew: what was read before says nothing about its streams any more."""
+        self._known.clear()
+
     async def _wait(self) -> None:
         """Until the read that is under way is over. It ends with whoever waits for it last."""
         if self._reading is None or self._reading.done():

@@ -25,6 +25,7 @@ local function restore()
   if call('HLEN', SEATS) < num('size') then return end
   set('state', 'settled', 'restored', 1) -- what workers had shared is lost all the same
   unset('restore_until')
+  announce({'up', num('round'), 0})
   if call('ZCARD', WAITING) > 0 then grow() end
 end
 
