@@ -18,12 +18,14 @@ from orchestrator.cli.flags import Flags
 from orchestrator.cli.quoting import quoted, unquoted
 from orchestrator.cli.secrets import MASK, is_secret_name
 from orchestrator.config.report import listed, nearest
+from orchestrator.config.roles import CHOICES
 from orchestrator.config.schema import GROUPS
 from orchestrator.errors import Problem
 
 _OVERRIDE = re.compile(r"(~[^=]*|[^=\s]+=.*)", re.DOTALL)
 _ONE_URL = re.compile(r"[\w+]+://(?!.*://)[^'\"]*")
 _SWEEP = re.compile(r"[,(*]")  # a list, a function such as range(…) or a glob: Hydra's business
+_ROLE_CHOICE = re.compile(rf"roles\.[^.]+\.({'|'.join(CHOICES)})")
 _INLINE = re.compile(r"\{\s*kind:\s*(\w+)\s*(?:,(.*))?\}", re.DOTALL)
 TAIL = "the command line after --"
 
@@ -143,6 +145,8 @@ def _override(word: str, line: Line) -> None:
         _recipe(word, value, line)
     elif key == "rendezvous.url" and _ONE_URL.fullmatch(value):  # whose commas and options mean something to Hydra
         line.overrides.append(Override(word, key, f"++{key}={quoted(value)}"))
+    elif _ROLE_CHOICE.fullmatch(key) and not value.startswith("{"):
+        line.overrides.append(Override(word, key, f"++{key}.kind={value}"))
     else:
         line.overrides.append(Override(word, key, f"++{word}"))
 

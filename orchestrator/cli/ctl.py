@@ -39,7 +39,11 @@ def _graph(words: list[str]) -> Answer:
     job = plan.checked(words)
     tables = {group.role: plan.machine(job, group) for group in job.spec.groups}
     drawn = {role: {"mermaid": mermaid(table), "rows": plan.rows(table)} for role, table in tables.items()}
-    return "\n".join(mermaid(table) for table in tables.values()), drawn
+    texts = [mermaid(table) for table in tables.values()]
+    if len(texts) > 1:  # which is which, as comments of mermaid's
+        heads = (["role " + group.role, *plan.place_lines(group)] for group in job.spec.groups)
+        texts = ["".join(f"%% {line}\n" for line in head) + text for head, text in zip(heads, texts, strict=True)]
+    return "\n".join(texts), drawn
 
 
 VERBS: dict[str, Callable[[list[str]], Answer]] = {"plan": _plan, "graph": _graph}

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ from orchestrator.cli import source
 from orchestrator.cli.argv import Line
 from orchestrator.cli.origins import Origins
 from orchestrator.cli.paths import absolute
-from orchestrator.cli.plain import plain
 from orchestrator.cli.resolvers import MadeUp, claim_number
+from orchestrator.cli.roles import defaults, seen_by, separate, shadowed
 from orchestrator.cli.secrets import Secrets
 from orchestrator.config.compile import compile_job
+from orchestrator.config.groups import Role
 from orchestrator.config.host import Host
 from orchestrator.config.report import UNRESOLVED, Report
 from orchestrator.core.specs import JobSpec
@@ -51,15 +52,17 @@ def check(cfg: DictConfig, line: Line, made: MadeUp, problems: tuple[Problem, ..
     report = Report()
     report.problems.extend(problems)
     run_dir = _output_dir(cfg)
-    data = plain(cfg, report)
+    data, roles = separate(cfg, report)
     if data.get("run_id") is UNRESOLVED:  # the name that is made up from it is only an echo
         report.problems = [one for one in report.problems if one.path != "node.name"]
     if run_dir is None and report.clean("run_id", "role", "node"):
         report.problem("hydra.run.dir", "cannot be resolved", "correct its interpolation")
+    report.problems.extend(shadowed(line.overrides, data, roles))
     _settle(data, line)
+    roles = tuple(_settled(role, data, line) for role in roles)
     _log_level(cfg, report)
-    spec = _compiled(data, report, run_dir or "", made)
-    secrets = Secrets.of(data, os.environ)
+    spec = _compiled(data, roles, report, run_dir or "", made)
+    secrets = Secrets.of([data, *(role.data for role in roles)], os.environ)
     origins = Origins(line, source.LOADED, dict(cfg.hydra.runtime.choices))
     if spec is None or report.problems:
         raise ConfigError([origins.fill_in(problem) for problem in report.problems])
@@ -67,10 +70,13 @@ def check(cfg: DictConfig, line: Line, made: MadeUp, problems: tuple[Problem, ..
     return Job(spec=spec, data=data, cfg=cfg, notes=notes, secrets=secrets, origins=origins)
 
 
-def _compiled(data: dict[str, Any], report: Report, run_dir: str, made: MadeUp) -> JobSpec | None:
+def _compiled(
+    data: dict[str, Any], roles: Sequence[Role], report: Report, run_dir: str, made: MadeUp
+) -> JobSpec | None:
     run_id = data.get("run_id")
     made_up = run_id if run_id in made.run_ids else None
-    return compile_job(data, this_host(), report, run_dir=run_dir, made_up_run_id=made_up)
+    given = defaults(data) if roles else data
+    return compile_job(given, this_host(), report, run_dir=run_dir, made_up_run_id=made_up, roles=roles)
 
 
 def claim(job: Job, line: Line, made: MadeUp) -> Job:
@@ -137,17 +143,44 @@ def _settle(data: dict[str, Any], line: Line) -> None:
         if server.get("listen") is None:
             server.pop("listen", None)
     health = data.get("health")
-    if isinstance(health, dict) and health.get("kind") == "disabled" and len(health) > 1 and "health" not in chosen:
-        health["kind"] = "http"
+    if isinstance(health, dict) and health.get("kind") == "disabled" and "health" not in chosen:
+        health["kind"] = "http" if len(health) > 1 or _asked_by_roles(data) else "disabled"
     header = data.get("recipe")
     if isinstance(header, dict):
         needs = [need for recipe in reversed(source.LOADED.values()) for need in recipe.needs]
         header.update({"needs": list(dict.fromkeys(needs))} if needs else {})
-        if any(override.key in ("worker", "worker.cmd") for override in line.overrides):
+        if not data.get("roles") and _typed(line, "worker", "worker.cmd"):
             header["dir"] = None
+    _maybe_a_stray(data, line)
+
+
+def _asked_by_roles(data: Mapping[str, Any]) -> bool:
+    """Whether a role has a probe or a check."""
+    roles = data.get("roles")
+    entries = roles.values() if isinstance(roles, dict) else ()
+    return any(isinstance(entry, dict) and bool(entry.get("health")) for entry in entries)
+
+
+def _settled(role: Role, data: Mapping[str, Any], line: Line) -> Role:
+    """A role with the settled job; the recipe's directory serves its command if that is from a recipe."""
+    header = data.get("recipe")
+    own = f"roles.{role.name}"
+    from_role = ("roles", own, f"{own}.worker", f"{own}.worker.cmd")
+    typed = _typed(line, *(from_role if role.gives("worker.cmd") else ("worker", "worker.cmd")))
+    found = seen_by(role, data, header.get("dir") if isinstance(header, dict) and not typed else None)
+    _maybe_a_stray(found.data, line)
+    return found
+
+
+def _typed(line: Line, *keys: str) -> bool:
+    return any(override.key in keys for override in line.overrides)
+
+
+def _maybe_a_stray(data: Any, line: Line) -> None:  # noqa: ANN401 - YAML holds anything
+    """A command that is not there may be among the words that were not understood."""
     worker = data.setdefault("worker", {})
     if isinstance(worker, dict) and worker.get("cmd") is None and line.strays:
-        worker["cmd"] = UNRESOLVED  # it may be among the words that were not understood
+        worker["cmd"] = UNRESOLVED
 
 
 def _log_level(cfg: DictConfig, report: Report) -> None:

@@ -35,7 +35,7 @@ class Origins:
     def of(self, path: str) -> str:
         """Where the value at ``path`` came from; empty if nobody gave one."""
         for override in self._overrides:
-            if _gives(override, path):
+            if gives(override, path):
                 return override.origin
         for recipe in self._recipes:
             if path in recipe.lines:
@@ -43,6 +43,8 @@ class Origins:
         for override in self._overrides:
             if _is_at_or_below(override.key, path):
                 return override.origin
+        if path.startswith("roles.") and path.count(".") > 1:  # what a role does not say itself, the job does
+            return self.of(path.split(".", 2)[2])
         return next(self._in_conf(path), "")
 
     def _in_conf(self, path: str) -> Iterator[str]:
@@ -69,7 +71,7 @@ def _line(file: Path, key: str) -> int | None:
     return None if made_up or value in (None, {}, []) else document.lines.get(key)
 
 
-def _gives(override: Override, path: str) -> bool:
+def gives(override: Override, path: str) -> bool:
     """Whether ``override`` says something about ``path``: a mapping says it only about the keys that it names."""
     if override.is_choice:
         return path in (override.key, f"{override.key}.kind")

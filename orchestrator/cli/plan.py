@@ -21,7 +21,8 @@ from orchestrator.cli.secrets import MASK
 from orchestrator.core import graph, ranks
 from orchestrator.core.failures import signal_name
 from orchestrator.core.rendezvous import Seat
-from orchestrator.core.specs import GroupSpec, HealthSpec, WatchdogKind
+from orchestrator.core.roles import admits
+from orchestrator.core.specs import GroupSpec, HealthSpec, Need, SuccessKind, SuccessPolicy, WatchdogKind
 from orchestrator.core.table import Row, build
 from orchestrator.errors import ConfigError, Problem
 
@@ -56,6 +57,7 @@ def plan(job: Job) -> dict[str, Any]:
         "run_dir": spec.run_dir,
         "node": asdict(spec.node),
         "groups": [_group(job, group) for group in spec.groups],
+        "success": _plain(asdict(spec.success)),
         "rendezvous": rendezvous,
         "stop": _plain(asdict(spec.stop)),
         "logs": _plain(asdict(spec.logs)),
@@ -69,6 +71,10 @@ def _group(job: Job, group: GroupSpec) -> dict[str, Any]:
     return {
         "role": group.role,
         "nodes": [group.min_nodes, group.max_nodes],
+        "spares": group.spare_nodes,
+        "on": list(group.on),
+        "depends_on": dict(group.depends_on),
+        "cascade": group.cascade,
         "workers": list(_workers(job, group)),
         "restart": _plain(asdict(group.restart)),
         "probes": _plain(asdict(group.probes)) if group.probes else None,
@@ -138,7 +144,7 @@ def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 
         for key, value in node.items():
             yield from _leaves(value, f"{path}.{key}" if path else key)
     elif isinstance(node, list):
-        yield path, shlex.join(map(str, node)) if path == "worker.cmd" else json.dumps(node, default=str)
+        yield path, shlex.join(map(str, node)) if path.endswith("worker.cmd") else json.dumps(node, default=str)
     else:
         yield path, node
 
@@ -147,8 +153,10 @@ def text(job: Job) -> str:
     """The plan for a person."""
     spec = job.spec
     lines = [f"run {spec.run_id}, node {spec.node.name}, files in {shown(spec.run_dir)}"]
-    for group in spec.groups:
-        lines += [*_group_lines(job, group)]
+    for at, group in enumerate(spec.groups):
+        lines += [*([""] if at else []), *_group_lines(job, group)]
+    if len(spec.groups) > 1:
+        lines += ["", "success", f"  {_success_line(spec.success)}"]
     lines += ["", "rendezvous", *_rendezvous_lines(job)]
     stop = spec.stop
     lines += ["", "stop", f"  {signal_name(stop.signal)}, {stop.grace_s:g} s later SIGKILL"]
@@ -174,7 +182,9 @@ def _health_line(health: HealthSpec) -> str:
 def _group_lines(job: Job, group: GroupSpec) -> Iterator[str]:
     low, high, worker = group.min_nodes, group.max_nodes, group.worker
     span = f"{low} to {high} nodes" if low != high else f"{low} node{'s' if low > 1 else ''}"
-    yield f"role {group.role}: {span}, {worker.nproc} worker{'s' if worker.nproc > 1 else ''} on this one"
+    here = "on this one" if admits(group.on, job.spec.node.name) else "on each, and none on this one"
+    yield f"role {group.role}: {span}, {worker.nproc} worker{'s' if worker.nproc > 1 else ''} {here}"
+    yield from (f"  {line}" for line in place_lines(group))
     yield from ("", "commands")
     workers = list(_workers(job, group))
     for one in workers:
@@ -185,6 +195,21 @@ def _group_lines(job: Job, group: GroupSpec) -> Iterator[str]:
     yield from (f"  {name} is unset" for name in workers[0]["unset"])
     yield from ("", "restart", *(f"  {line}" for line in _restart_lines(group)))
     yield from ("", "watchdog", f"  {_watchdog_line(group)}")
+
+
+def place_lines(group: GroupSpec) -> Iterator[str]:
+    """Where a role runs, and what it waits for, if that is said."""
+    if group.on:
+        yield f"on nodes named {' or '.join(group.on)}"
+    for role, need in group.depends_on.items():
+        needed = "has succeeded" if need is Need.SUCCEEDED else f"is {need}"
+        yield f"waits until {role} {needed}{', and is restarted when that is' if group.cascade else ''}"
+
+
+def _success_line(success: SuccessPolicy) -> str:
+    if success.kind is SuccessKind.LISTED:
+        return f"when {', '.join(success.roles)} succeeded; the others are stopped then"
+    return f"when {success.kind} of the roles succeeded"
 
 
 def _restart_lines(group: GroupSpec) -> Iterator[str]:

@@ -15,7 +15,9 @@ from typing import Any
 from orchestrator.cli import yaml12
 from orchestrator.cli.paths import absolute, recipe_dirs, shown
 from orchestrator.config.report import listed, nearest, show
+from orchestrator.config.roles import CHOICES, SECTIONS
 from orchestrator.config.schema import GROUPS
+from orchestrator.core.specs import Need
 from orchestrator.errors import ConfigError, Problem
 
 LEFT_TO_YOU = "${orchestrate.left_to_you:}"  # what ??? becomes: OmegaConf merges its own mark away
@@ -107,6 +109,8 @@ class _Preparation:
         self._defaults(data.pop("defaults", None))
         for group in GROUPS:
             self._choose(group, data)
+        if isinstance(data.get("roles"), dict):
+            data["roles"] = {name: _role(entry) for name, entry in data["roles"].items()}
         for name in [name for name in ("node", "worker", "recipe") if name in data and data[name] is None]:
             del data[name]  # an empty section says nothing
         needs = self._header(data)
@@ -139,8 +143,10 @@ class _Preparation:
         header = data.get("recipe")
         if isinstance(header, dict):  # headers do not merge: what this one leaves out is not another recipe's
             data["recipe"] = header = {"name": self.path.stem, "description": None, "needs": [], **header}
-        worker = data.get("worker")
-        if isinstance(worker, dict) and worker.get("cmd") is not None and (header is None or isinstance(header, dict)):
+        roles = data.get("roles")
+        if any(map(_has_command, [data, *(roles.values() if isinstance(roles, dict) else ())])) and (
+            header is None or isinstance(header, dict)
+        ):
             data["recipe"] = {**(header or {}), "dir": str(self.path.parent).replace("${", "\\${")}
         needs = header.get("needs") if isinstance(header, dict) else None
         return tuple(map(str, needs)) if isinstance(needs, list) else ()
@@ -187,6 +193,24 @@ class _Preparation:
             self._problem(where, fact, f"{nearest(name, names())}write its name or path")
         else:
             self.bases.append(f"/recipe/{_spelled(str(found))}")
+
+
+def _has_command(data: object) -> bool:
+    worker = data.get("worker") if isinstance(data, dict) else None
+    return isinstance(worker, dict) and worker.get("cmd") is not None
+
+
+def _role(entry: Any) -> Any:  # noqa: ANN401 - YAML holds anything
+    """A role with its short forms made long, so that the command line can change a part of them."""
+    if not isinstance(entry, dict):
+        return entry
+    found = {name: value for name, value in entry.items() if name not in SECTIONS or value is not None}
+    for name, value in found.items():
+        if name in CHOICES and isinstance(value, str):
+            found[name] = {"kind": value}
+        elif name == "depends_on" and isinstance(value, list) and all(isinstance(one, str) for one in value):
+            found[name] = dict.fromkeys(value, str(Need.STARTED))
+    return found
 
 
 def _marked(node: Any) -> Any:  # noqa: ANN401 - YAML holds anything

@@ -49,9 +49,13 @@ class Secrets:
     @classmethod
     def of(cls, config: object, environment: Mapping[str, str]) -> Secrets:
         """The secrets in plain ``config`` data and in an environment."""
-        found = {name: value for name, value in environment.items() if is_secret_name(name)}
-        found.update(_in_config(config, ""))
-        return cls({name: value for name, value in found.items() if value})
+        found = {name: value for name, value in environment.items() if is_secret_name(name) and value}
+        for name, value in literals(config):
+            if found.get(name, value) != value:  # two roles, or one and the environment, have their own
+                found[f"{name}={len(found)}"] = value
+            elif value:
+                found[name] = value
+        return cls(found)
 
     def mask(self, text: str) -> str:
         """``text`` without secrets."""
@@ -70,14 +74,14 @@ def worth_masking(value: str) -> bool:
     return len(value) >= _SHORTEST and value.lower() not in _HARMLESS
 
 
-def _in_config(node: object, name: str) -> Iterator[tuple[str, str]]:
+def literals(node: object, name: str = "") -> Iterator[tuple[str, str]]:
     """Name and value of every literal secret below ``node``."""
     if isinstance(node, Mapping):
         for key, value in node.items():
-            yield from _in_config(value, str(key))
+            yield from literals(value, str(key))
     elif isinstance(node, list | tuple):
         for value in node:
-            yield from _in_config(value, name)
+            yield from literals(value, name)
     elif isinstance(node, str) and "${" not in node:
         passwords = url_secrets(node)
         for suffix, password in passwords.items():

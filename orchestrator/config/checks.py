@@ -17,7 +17,8 @@ _STEPS = 10_000  # by then a geometric delay is at its maximum, or does not grow
 
 def check(job: JobConfig, made_up_run_id: str | None, report: Report) -> None:
     """Report every relation that does not hold."""
-    _several_nodes(job, made_up_run_id, report)
+    if job.nodes[1] > 1:
+        several_nodes(job, made_up_run_id, f"nodes={_nodes(job)} need one", report)
     _server(job, report)
     if isinstance(job.restart, RestartOnFailure):
         _backoff(job.restart, report)
@@ -28,16 +29,15 @@ def check(job: JobConfig, made_up_run_id: str | None, report: Report) -> None:
     check_watchdog(job.watchdog, report)
 
 
-def _several_nodes(job: JobConfig, made_up_run_id: str | None, report: Report) -> None:
-    if job.nodes[1] == 1:
-        return
+def several_nodes(job: JobConfig, made_up_run_id: str | None, why: str, report: Report) -> None:
+    """Report what keeps nodes from meeting. ``why`` ends a sentence: what needs it."""
     if job.run_id == made_up_run_id and report.clean("run_id"):
-        fact = f"is made up on each node, and nodes={_nodes(job)} need one in common"
+        fact = f"is made up on each node, and {why} in common"
         report.problem("run_id", fact, "give the same run_id=NAME to every agent of the job")
     if isinstance(job.rendezvous, RendezvousEmbedded) and job.rendezvous.listen is None and report.clean("rendezvous"):
         report.problem(
             "rendezvous",
-            f"embedded has no address for other nodes, and nodes={_nodes(job)} need one",
+            f"embedded has no address for other nodes, and {why}",
             "give rendezvous.listen=HOST:PORT, or rendezvous=redis rendezvous.url=redis://HOST:PORT",
         )
 

@@ -6,7 +6,7 @@ for a machine that cannot be proven sound, which is our bug. Invariant: what it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from posixpath import join as join_path
 from posixpath import normpath
@@ -15,6 +15,7 @@ from typing import Any
 from orchestrator.config.checks import check
 from orchestrator.config.command import flag_arguments
 from orchestrator.config.convert import convert
+from orchestrator.config.groups import MISSING, Role, check_success, groups_of
 from orchestrator.config.health import check_health, health_spec, preflight_policy, probes_policy
 from orchestrator.config.host import Host
 from orchestrator.config.program import check_program, resolved, worker_cwd
@@ -57,11 +58,48 @@ from orchestrator.errors import InternalError
 
 
 def compile_job(
-    data: Mapping[str, Any], host: Host, report: Report, *, run_dir: str, made_up_run_id: str | None = None
+    data: Mapping[str, Any],
+    host: Host,
+    report: Report,
+    *,
+    run_dir: str,
+    made_up_run_id: str | None = None,
+    roles: Sequence[Role] = (),
 ) -> JobSpec | None:
-    """The job that ``data`` describes, or None when the report has problems. ``run_dir`` is absolute."""
+    """The job that ``data`` describes, or None when the report has problems. ``run_dir`` is absolute.
+
+    With ``roles``, what ``data`` says of a group is only judged: each role has it in its own data where it counts.
+    """
     job = convert(JobConfig, data, "", report)
-    check(job, made_up_run_id, report)
+    check_success(job, report)
+
+    def make(config: JobConfig, data: Mapping[str, Any], report: Report) -> GroupSpec | None:
+        check(config, made_up_run_id, report)
+        return _group(config, data, host, report)
+
+    if roles:
+        groups = groups_of(roles, job, made_up_run_id, report, make)
+    else:
+        groups = [group for group in [make(job, data, report)] if group is not None]
+    if report.problems or not groups:
+        return None
+    spec = JobSpec(
+        run_id=job.run_id or "",
+        run_dir=run_dir,
+        node=NodeSpec(name=job.node.name or "", rank=job.node.rank, addr=job.node.addr),
+        groups=tuple(groups),
+        rendezvous=_rendezvous(job.rendezvous),
+        stop=_stop(job.stop),
+        logs=_logs(job.logs, run_dir, host),
+        health=health_spec(job.health),
+        success=job.success,
+    )
+    _prove(spec)
+    return spec
+
+
+def _group(job: JobConfig, data: Mapping[str, Any], host: Host, report: Report) -> GroupSpec | None:
+    """The group of a job that has one, or of a role, which sees the job as its own."""
     check_health(job.health, report)
     check_path(job.watchdog, host, report)
     section = data.get("worker")
@@ -69,30 +107,18 @@ def compile_job(
     worker = _worker(job, host, report, told=told)
     if report.problems or worker is None:
         return None
-    spec = JobSpec(
-        run_id=job.run_id or "",
-        run_dir=run_dir,
-        node=NodeSpec(name=job.node.name or "", rank=job.node.rank, addr=job.node.addr),
-        groups=(
-            GroupSpec(
-                role=job.role,
-                min_nodes=job.nodes[0],
-                max_nodes=job.nodes[1],
-                spare_nodes=job.rendezvous.spares,
-                worker=worker,
-                restart=_restart(job.restart),
-                preflight=preflight_policy(job.health),
-                probes=probes_policy(job.health),
-                watchdog=watchdog_policy(job.watchdog),
-            ),
-        ),
-        rendezvous=_rendezvous(job.rendezvous),
-        stop=_stop(job.stop),
-        logs=_logs(job.logs, run_dir, host),
-        health=health_spec(job.health),
+    return GroupSpec(
+        role=job.role,
+        min_nodes=job.nodes[0],
+        max_nodes=job.nodes[1],
+        spare_nodes=job.rendezvous.spares,
+        worker=worker,
+        restart=_restart(job.restart),
+        preflight=preflight_policy(job.health),
+        probes=probes_policy(job.health),
+        watchdog=watchdog_policy(job.watchdog),
+        cascade=isinstance(job.restart, RestartOnFailure) and job.restart.cascade,
     )
-    _prove(spec)
-    return spec
 
 
 def _prove(spec: JobSpec) -> None:
@@ -111,7 +137,7 @@ def _worker(job: JobConfig, host: Host, report: Report, *, told: bool) -> Worker
     nproc = _nproc(worker.nproc, host, report)
     if worker.cmd is None:
         if not told and report.clean("worker.cmd", "recipe"):  # a recipe that is not there would have said it
-            report.problem("worker.cmd", "is missing", "say what to run: orchestrate -- python train.py")
+            report.problem("worker.cmd", MISSING, "say what to run: orchestrate -- python train.py")
         return None
     cmd = resolved(worker.cmd, job.recipe.dir, host)
     if report.clean("worker.env.PATH", "worker.cwd", "worker.cmd"):

@@ -58,6 +58,15 @@ def job_fields(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     """What of ``data`` a node may take over from the first one."""
+    found = _carried(data)
+    roles = data.get("roles")
+    if isinstance(roles, Mapping):
+        carried = {name: _carried(role) for name, role in roles.items() if isinstance(role, Mapping)}
+        found.update({"roles": kept} if (kept := {name: more for name, more in carried.items() if more}) else {})
+    return found
+
+
+def _carried(data: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in CARRIED:
         section, _, name = path.partition(".")
@@ -76,7 +85,7 @@ def merged(job: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in more.items():
         mine = found.get(name)
         if isinstance(mine, Mapping) and isinstance(value, Mapping):
-            found[name] = {**value, **mine}
+            found[name] = merged(mine, value)
         else:
             found.setdefault(name, value)
     return found

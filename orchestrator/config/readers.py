@@ -124,6 +124,14 @@ def counted_flag(value: object, path: str, report: Report) -> object:
     return found > 0
 
 
+def flag(value: object, path: str, report: Report) -> object:
+    """True or false."""
+    found = {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+    if isinstance(found, bool):
+        return found
+    return report.problem(path, f"{show(value)} is not allowed", "allowed: true, false")
+
+
 def list_of(read: Reader) -> Reader:
     """A list; a single value that is none stands for a list of one."""
 

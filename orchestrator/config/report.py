@@ -7,7 +7,7 @@ value that is `UNRESOLVED` has its problem in the report already, and is never r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 
 from orchestrator.errors import Problem
@@ -45,6 +45,13 @@ class Report:
     def note(self, path: str, fact: str, remedy: str = "") -> None:
         """Add a remark that does not keep the job from starting."""
         self.notes.append(Problem(path, fact, remedy))
+
+    def without(self, hidden: Callable[[str], bool]) -> Report:
+        """A report that begins with what is wrong here, but for the paths that are ``hidden``."""
+        found = Report()
+        found.problems = [problem for problem in self.problems if not hidden(problem.path)]
+        found._holes = {path for path in self._holes if not hidden(path)}
+        return found
 
     def clean(self, *paths: str) -> bool:
         """Whether the values at and below all ``paths`` were readable: a check of several values needs all of them."""

@@ -19,6 +19,7 @@ from orchestrator.config.readers import (
     catchable,
     console,
     counted_flag,
+    flag,
     host_port,
     list_of,
     mapping_of,
@@ -34,8 +35,10 @@ from orchestrator.config.readers import (
     whole,
     word,
 )
+from orchestrator.config.roles import roles, success
 from orchestrator.config.rules import RuleConfig, rules
 from orchestrator.config.watchdog import WATCHDOG, WatchdogConfig
+from orchestrator.core.specs import SuccessPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +106,7 @@ class RestartOnFailure:
     free: FreeConfig = section(FreeConfig)
     backoff: BackoffConfig = section(BackoffConfig)
     rules: tuple[RuleConfig, ...] = key(rules, default=())
+    cascade: bool = key(flag, default=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,4 +226,6 @@ class JobConfig:
     stop: StopDefault = choice(STOP, "default")
     logs: LogsFiles | LogsTee | LogsInherit = choice(LOGS, "tee")
     health: HealthDisabled | HealthHttp = choice(HEALTH, "disabled")
+    roles: Mapping[str, object] = key(roles, default={})
+    success: SuccessPolicy = key(success, default=SuccessPolicy())
     recipe: RecipeHeader = section(RecipeHeader)

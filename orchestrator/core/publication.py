@@ -70,17 +70,21 @@ def _bound(node: object, levels: int) -> None:
         _bound(value, levels - 1)
 
 
-def _settled(node: Any) -> Any:  # noqa: ANN401 - YAML holds anything
-    """``node`` with one spelling for each number, and without mappings that hold nothing."""
+def _settled(node: Any, *, names: bool = False) -> Any:  # noqa: ANN401 - YAML holds anything
+    """``node`` with one spelling for each number, and without mappings that hold nothing, but for those with ``names``.
+
+    A role is one although it says nothing of its own.
+    """
     if isinstance(node, Mapping):
-        return {str(key): _settled(value) for key, value in node.items() if value != {}}
+        kept = {str(key): value for key, value in node.items() if names or value != {}}
+        return {key: _settled(value, names=key == "roles") for key, value in kept.items()}
     if isinstance(node, list | tuple):
         return [_settled(value) for value in node]
     return int(node) if isinstance(node, float) and node.is_integer() else node
 
 
 def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - as above
-    if isinstance(node, Mapping):
+    if isinstance(node, Mapping) and node:
         for key, value in node.items():
             yield from _leaves(value, f"{path}.{key}" if path else key)
     else:

@@ -54,9 +54,15 @@ def heard(view: RoleView, news: RoleView | Notice) -> RoleView:
     return view
 
 
+def admits(on: Iterable[str], node: str) -> bool:
+    """Whether one of the patterns ``on`` matches the node's name; without any, every node is welcome."""
+    patterns = tuple(on)
+    return not patterns or any(fnmatchcase(node, pattern) for pattern in patterns)
+
+
 def admitted(groups: Iterable[GroupSpec], node: str) -> tuple[GroupSpec, ...]:
     """The groups in which the node of this name takes part."""
-    return tuple(group for group in groups if not group.on or any(fnmatchcase(node, pattern) for pattern in group.on))
+    return tuple(group for group in groups if admits(group.on, node))
 
 
 def unmet(group: GroupSpec, views: Views) -> str:

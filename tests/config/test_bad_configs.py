@@ -23,7 +23,7 @@ class Bad(NamedTuple):
 
 
 RUN = ["--", "true"]
-KEYS = "health, logs, node, nodes, recipe, rendezvous, restart, role, run_id, stop, watchdog, worker"
+KEYS = "health, logs, node, nodes, recipe, rendezvous, restart, role, roles, run_id, stop, success, watchdog, worker"
 BAD = [
     # -- keys
     Bad(
@@ -31,7 +31,7 @@ BAD = [
         ["r.yaml"],
         "worker: {cmd: 'true'}\nrestart:\n  budgt: {max: 3}\n",
         [
-            "restart.budgt: unknown key; did you mean 'budget'? known: backoff, budget, free, rules [r.yaml:3]",
+            "restart.budgt: unknown key; did you mean 'budget'? known: backoff, budget, cascade, free, rules [r.yaml:3]",
         ],
     ),
     Bad(
@@ -71,7 +71,7 @@ BAD = [
         ["restart=never", "restart.bugdet.max=3", *RUN],
         None,
         [
-            "restart.bugdet: unknown key; did you mean 'budget'? known: backoff, budget, free, rules [override restart.bugdet.max=3]",
+            "restart.bugdet: unknown key; did you mean 'budget'? known: backoff, budget, cascade, free, rules [override restart.bugdet.max=3]",
         ],
     ),
     # -- choices
