@@ -19,6 +19,9 @@ from orchestrator.config.schema import GROUPS
 from orchestrator.errors import ConfigError, Problem
 
 
+_SHORT_FORM = re.compile(r"\.kind$|(?<=\.depends_on)\.[^.]+$")  # restart: never, depends_on: [data]
+
+
 class Origins:
     """The sources of one composed job."""
 
@@ -37,9 +40,11 @@ class Origins:
         for override in self._overrides:
             if gives(override, path):
                 return override.origin
+        short = _SHORT_FORM.sub("", path)
         for recipe in self._recipes:
-            if path in recipe.lines:
-                return f"{shown(recipe.path)}:{recipe.lines[path]}"
+            line = recipe.lines.get(path) or recipe.lines.get(short)
+            if line is not None:
+                return f"{shown(recipe.path)}:{line}"
         for override in self._overrides:
             if _is_at_or_below(override.key, path):
                 return override.origin
@@ -75,7 +80,7 @@ def gives(override: Override, path: str) -> bool:
     """Whether ``override`` says something about ``path``: a mapping says it only about the keys that it names."""
     if override.is_choice:
         return path in (override.key, f"{override.key}.kind")
-    below = path.removeprefix(override.key)
+    below = _SHORT_FORM.sub("", path).removeprefix(override.key)
     named = set(re.findall(r"\w+", override.text.partition("=")[2]))
     return _is_at_or_below(path, override.key) and (
         below[:1] != "." or set(re.findall(r"[A-Za-z_]\w*", below)) <= named

@@ -46,10 +46,18 @@ class Role:
             node = node[part]
         return path not in CHOICES or not isinstance(node, Mapping) or "kind" in node
 
+    def _lacks(self, path: str) -> bool:
+        """Whether nobody gives a value at ``path``."""
+        node: object = self.data
+        for part in path.split("."):
+            node = node.get(part) if isinstance(node, Mapping) else node
+        return node is None
+
     def path(self, path: str, *, related: bool = False) -> str:
         """How the user knows ``path``. ``related``: other keys of the same choice are to blame as well."""
-        section = path.partition(".")[0].partition("[")[0]
-        to_blame = self.gives(path) or (related and section in CHOICES and bool(self.own.get(section)))
+        section, _, key = path.partition("[")[0].partition(".")
+        near = self.gives(path) or (bool(key) and self._lacks(path) and self.gives(path.rpartition(".")[0]))
+        to_blame = near or (related and section in CHOICES and bool(self.own.get(section)))
         return f"roles.{self.name}.{path}" if to_blame and is_role_path(path) else path
 
 
@@ -68,8 +76,8 @@ def groups_of(
         config = convert(JobConfig, {name: role.data[name] for name in role.data if name not in OWN}, "", inner)
         read = len(inner.problems)
         group = make(config, role.data, inner)
-        _tell(role, inner.problems[known:read], job.roles, report)
-        _tell(role, inner.problems[read:], job.roles, report, related=True)
+        _tell(role, inner.problems[known:read], roles, report)
+        _tell(role, inner.problems[read:], roles, report, related=True)
         report.notes += [note for note in _placed(role, inner.notes) if note not in report.notes]
         if group is not None:
             keys = configs[role.name]
@@ -89,12 +97,12 @@ def _placed(role: Role, problems: Iterable[Problem], *, related: bool = False) -
 
 
 def _tell(
-    role: Role, problems: Iterable[Problem], names: Iterable[str], report: Report, *, related: bool = False
+    role: Role, problems: Iterable[Problem], roles: Iterable[Role], report: Report, *, related: bool = False
 ) -> None:
     """Add a role's problems; what is the job's own, or was said of another role as well, is said once."""
     for problem in _placed(role, problems, related=related):
         if problem.path == "worker.cmd" and problem.fact == MISSING:
-            hint = nearest(role.name, [name for name in names if name != role.name])
+            hint = nearest(role.name, [other.name for other in roles if other.gives("worker.cmd")])
             where = f"roles.{role.name}.worker.cmd"
             report.problem(where, MISSING, f"{hint}give {where}, or worker.cmd for all roles")
         elif not _said(problem, report):
@@ -118,7 +126,7 @@ def _check_needs(
                 hint = nearest(needed, [one for one in names if one != name])
                 report.problem(where, f"{needed!r} is no role", f"{hint}known: {listed(names)}")
             elif need is Need.SUCCEEDED and needed in roles and _kind(roles[needed]) == "always":
-                fact = f"{needed!r} has restart=always and never is {need}"
+                fact = f"{needed!r} never succeeds: it has restart=always"
                 report.problem(join(where, needed), fact, f"give roles.{needed}.restart=on_failure, or need healthy")
     left = {name: tuple(config.depends_on) for name, config in configs.items()}
     while found := circle(left):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,7 +19,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def test_every_recipe_has_a_test_here() -> None:
-    tested = {"hello", "flaky", "crashloop", "hang", "elastic", "ddp"}
+    tested = {"hello", "flaky", "crashloop", "hang", "elastic", "ddp", "two_roles"}
     assert {path.stem for path in RECIPES.glob("*.yaml")} == tested
 
 
@@ -56,6 +57,18 @@ def test_hang_is_noticed_told_with_stacks_and_restarted(launch: Launcher) -> Non
     assert "in section checkpoint for " in hung["reason"]
     assert "hang.py" in hung["stacks"]
     assert " in save" in hung["stacks"]
+
+
+def test_two_roles_start_in_their_order_and_end_with_the_trainer(launch: Launcher) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    run = launch("recipe=two_roles", f"worker.env.DATA_PORT={port}")
+    assert run.wait() == 0
+    assert run.stdout.count("learned 165 from 10 batches") == 2
+    assert run.stdout.index("loading") < run.stdout.index("learned")
+    started = {event["group"]: event["ts"] for event in reversed(run.events("worker_started"))}
+    ready = [event["ts"] for event in run.events("transition") if (event["group"], event["to"]) == ("data", "HEALTHY")]
+    assert started["data"] < ready[0] < started["trainer"]
 
 
 def test_elastic_takes_nodes_in_and_does_without_them(launch: Launcher) -> None:
