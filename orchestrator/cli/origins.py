@@ -18,7 +18,6 @@ from orchestrator.cli.recipes import Recipe
 from orchestrator.config.schema import GROUPS
 from orchestrator.errors import ConfigError, Problem
 
-
 _SHORT_FORM = re.compile(r"\.kind$|(?<=\.depends_on)\.[^.]+$")  # restart: never, depends_on: [data]
 
 
