@@ -157,6 +157,7 @@ def test_a_list_of_needs_means_started(jobs: Jobs, needs: str) -> None:
     roles = jobs.roles(TRUE + f"roles: {{a: {{depends_on: {needs}}}, b: {{}}, c: {{depends_on: b}}}}")
     assert roles["a"].depends_on == {"b": Need.STARTED, "c": Need.STARTED}
     assert list(roles) == ["b", "c", "a"]
+    assert [role.needed for role in roles.values()] == [True, True, False]
 
 
 def test_roles_come_after_what_they_need_and_else_as_written(jobs: Jobs) -> None:
