@@ -109,8 +109,11 @@ class _Preparation:
         self._defaults(data.pop("defaults", None))
         for group in GROUPS:
             self._choose(group, data)
-        if isinstance(data.get("roles"), dict):
-            data["roles"] = {name: _role(entry) for name, entry in data["roles"].items()}
+        roles = data.get("roles")
+        if isinstance(roles, dict):
+            data["roles"] = {name: _role(entry) for name, entry in roles.items()}
+        elif isinstance(roles, list):  # which cannot even be composed
+            self._problem("roles", f"{show(roles)} is not a mapping", "write NAME: {…} for each, or {} for none")
         for name in [name for name in ("node", "worker", "recipe") if name in data and data[name] is None]:
             del data[name]  # an empty section says nothing
         needs = self._header(data)

@@ -19,7 +19,7 @@ from orchestrator.cli.paths import data_dir
 from orchestrator.cli.plain import plain
 from orchestrator.config.groups import Role
 from orchestrator.config.report import UNRESOLVED, Report
-from orchestrator.config.roles import CHOICES, KEYS, PARTS, is_role_path
+from orchestrator.config.roles import CHOICES, KEYS, PARTS, is_role_name, is_role_path
 from orchestrator.config.schema import GROUPS
 from orchestrator.core.health import ProbeWay
 from orchestrator.errors import Problem
@@ -40,7 +40,8 @@ def separate(cfg: DictConfig, report: Report) -> tuple[dict[str, Any], tuple[Rol
     found = Report()
     data = plain(cfg, found)
     report.problems += [one for one in found.problems if not (one.path.startswith("roles") or is_role_path(one.path))]
-    roles = [_role(cfg, raw, str(name), entry) for name, entry in entries.items() if isinstance(entry, dict)]
+    sound = {str(name): entry for name, entry in entries.items() if isinstance(entry, dict)}
+    roles = [_role(cfg, raw, name, entry) for name, entry in sound.items() if is_role_name(name)]
     for key in KEYS:
         if key not in PARTS and key in raw:
             data[key] = raw[key]

@@ -34,7 +34,6 @@ from orchestrator.config.schema import (
     StopDefault,
 )
 from orchestrator.config.watchdog import check_path, watchdog_policy
-from orchestrator.core.roles import dependants
 from orchestrator.core.specs import (
     Backoff,
     Budget,
@@ -88,7 +87,7 @@ def compile_job(
         run_id=job.run_id or "",
         run_dir=run_dir,
         node=NodeSpec(name=job.node.name or "", rank=job.node.rank, addr=job.node.addr),
-        groups=tuple(replace(group, needed=bool(dependants(group.role, groups))) for group in groups),
+        groups=tuple(groups),
         rendezvous=_rendezvous(job.rendezvous),
         stop=_stop(job.stop),
         logs=_logs(job.logs, run_dir, host),

@@ -84,7 +84,8 @@ def groups_of(
             groups.append(replace(group, on=keys.on, depends_on=keys.depends_on))
     _check_needs(configs, {role.name: role for role in roles}, job.roles, report)
     _check_nodes(configs, job, made_up, report)
-    return ordered(groups)
+    wanted = {needed for group in groups for needed in group.depends_on}
+    return ordered(replace(group, needed=group.role in wanted) for group in groups)
 
 
 def _placed(role: Role, problems: Iterable[Problem], *, related: bool = False) -> list[Problem]:

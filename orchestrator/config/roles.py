@@ -37,6 +37,11 @@ SECTIONS = (*CHOICES, *PARTS, "worker")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
+def is_role_name(name: str) -> bool:
+    """Whether a role may have this name; it becomes part of paths, of file names and of Redis keys."""
+    return _NAME.fullmatch(name) is not None
+
+
 def is_role_path(path: str) -> bool:
     """Whether a role may give the key at ``path``, or what is above it."""
     first, *deeper = re.split(r"[.\[]", path)
@@ -70,7 +75,7 @@ def roles(value: object, path: str, report: Report) -> object:
         return report.problem(path, f"{show(value)} is not a mapping", "write NAME: {…} for each, or {} for none")
     for role, entry in value.items():
         where = join(path, str(role))
-        if not _NAME.fullmatch(str(role)):
+        if not is_role_name(str(role)):
             report.problem(where, f"{show(role)} is not a role's name", "allowed: 1 to 64 of A-Z a-z 0-9 _ -")
         elif not isinstance(entry, Mapping):
             report.hole(where, f"{show(entry)} is not a mapping", "write {} to change nothing")
@@ -100,7 +105,7 @@ def success(value: object, path: str, report: Report) -> object:
     if isinstance(value, str) and value in (SuccessKind.ALL, SuccessKind.ANY):
         return SuccessPolicy(kind=SuccessKind(value))
     if not isinstance(value, list):
-        hint = nearest(value, [SuccessKind.ALL, SuccessKind.ANY])
+        hint = nearest(value, ["all", "any"])
         return report.problem(path, f"{show(value)} is not allowed", f"{hint}allowed: all, any, or a list of roles")
     if not value:
         return report.problem(path, "names no role", "allowed: all, any, or a list of roles")

@@ -88,7 +88,7 @@ WATCHDOG: Choices = {
 
 def check_watchdog(chosen: WatchdogConfig, report: Report) -> None:
     """Report what no worker could hold, and what would watch nothing."""
-    if isinstance(chosen, WatchdogSections) and not chosen.sections and report.clean("watchdog.sections"):
+    if isinstance(chosen, WatchdogSections) and not chosen.sections and report.clean("watchdog"):
         fact = "names no section with watchdog=sections"
         report.problem("watchdog.sections", fact, "give {NAME: {timeout_s: SECONDS}}, or choose watchdog=heartbeat")
     if not isinstance(chosen, WatchdogHeartbeat | WatchdogSections):

@@ -933,6 +933,249 @@ BAD = [
             "worker.nproc: Could not append to config. An item is already at 'worker.nproc'; write it without + [override +worker.nproc=3]",
         ],
     ),
+    # -- roles
+    Bad(
+        "a wrong value of a role",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nroles:\n  data:\n    worker: {nproc: 0}\n",
+        [
+            "roles.data.worker.nproc: 0 is too small; allowed: a whole number from 1, cpu, gpu, auto [r.yaml:4]",
+        ],
+    ),
+    Bad(
+        "a wrong value of a role on the command line",
+        ["r.yaml", "roles.data.worker.nproc=0"],
+        "worker: {cmd: 'true'}\nroles: {data: {}}\n",
+        [
+            "roles.data.worker.nproc: 0 is too small; allowed: a whole number from 1, cpu, gpu, auto [override roles.data.worker.nproc=0]",
+        ],
+    ),
+    Bad(
+        "a wrong value that every role takes over",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nstop: {grace_s: -1}\nrestart: {budget: {max: x}}\nroles: {a: {}, b: {}}\n",
+        [
+            "restart.budget.max: 'x' is not a whole number; allowed: a whole number from 0 [r.yaml:3]",
+            "stop.grace_s: -1 is negative; allowed: seconds from 0 [r.yaml:2]",
+        ],
+    ),
+    Bad(
+        "a wrong value that no role takes over",
+        ["r.yaml"],
+        "worker: {nproc: 0, cmd: 'true'}\nroles: {a: {worker: {nproc: 1}}}\n",
+        [
+            "worker.nproc: 0 is too small; allowed: a whole number from 1, cpu, gpu, auto [r.yaml:1]",
+        ],
+    ),
+    Bad(
+        "a role that makes the job's values wrong together",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nrestart: {backoff: {reset_after_s: 100}}\nroles:\n  a:\n    restart: {backoff: {max_s: 200}}\n  b: {}\n",
+        [
+            "roles.a.restart.backoff.reset_after_s: 100 is less than restart.backoff.max_s 200; allowed: from 200, or a smaller max_s [r.yaml:2]",
+        ],
+    ),
+    Bad(
+        "interpolations of a role and of the job that lead nowhere",
+        ["r.yaml"],
+        "worker: {cmd: 'true', env: {A: '${oc.env:NO_SUCH_A}'}}\nroles:\n  a: {worker: {env: {B: '${nowhere}'}}}\n  b: {}\n",
+        [
+            "worker.env.A: environment variable 'NO_SUCH_A' is not set; set it, or give a default: ${oc.env:NO_SUCH_A,DEFAULT} [r.yaml:1]",
+            "roles.a.worker.env.B: '${nowhere}' leads to no key; correct the key, or write \\${ for the characters themselves [r.yaml:3]",
+        ],
+    ),
+    Bad(
+        "what a role leaves to you",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nroles:\n  a: {worker: {nproc: '???'}}\n",
+        [
+            "roles.a.worker.nproc: is left to you; give roles.a.worker.nproc=VALUE on the command line [r.yaml:3]",
+        ],
+    ),
+    Bad(
+        "a key that no role has",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nroles:\n  a: {stop: {grace_s: 1}, wroker: {}}\n",
+        [
+            "roles.a.stop: is not a role's to say; a role may have depends_on, health, nodes, on, rendezvous, restart, watchdog, worker [r.yaml:3]",
+            "roles.a.wroker: is not a role's to say; did you mean 'worker'? a role may have depends_on, health, nodes, on, rendezvous, restart, watchdog, worker [r.yaml:3]",
+        ],
+    ),
+    Bad(
+        "what is the agent's in a role",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nroles:\n  a: {health: {port: 1}, rendezvous: {url: 'redis://h'}}\n  b: {health: http}\n",
+        [
+            "roles.a.health.port: is not a role's to say; a role may have liveness, preflight, preflight_attempts, preflight_cooldown_s, readiness, startup [r.yaml:3]",
+            "roles.a.rendezvous.url: is not a role's to say; a role may have spares [r.yaml:3]",
+            "roles.b.health: 'http' is not a mapping; a role may have liveness, preflight, preflight_attempts, preflight_cooldown_s, readiness, startup [r.yaml:4]",
+        ],
+    ),
+    Bad(
+        "roles that are no mapping",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nroles: [a, b]\n",
+        [
+            "roles: a list is not a mapping; write NAME: {…} for each, or {} for none [r.yaml:2]",
+        ],
+    ),
+    Bad(
+        "roles that are nothing",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nroles:\n",
+        [
+            "roles: null is not a mapping; leave it out, or write {} to change nothing [r.yaml:2]",
+        ],
+    ),
+    Bad(
+        "roles without content and with odd names",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nroles:\n  a:\n  b/c: {}\n",
+        [
+            "roles.a: null is not a mapping; write {} to change nothing [r.yaml:3]",
+            "roles.b/c: 'b/c' is not a role's name; allowed: 1 to 64 of A-Z a-z 0-9 _ - [r.yaml:4]",
+        ],
+    ),
+    Bad(
+        "a role without a command",
+        ["r.yaml", "roles.tariner.nodes=2"],
+        "roles:\n  trainer: {worker: {cmd: 'true'}}\n  data: {}\nrun_id: r\nrendezvous: {url: 'redis://h'}\n",
+        [
+            "roles.data.worker.cmd: is missing; give roles.data.worker.cmd, or worker.cmd for all roles",
+            "roles.tariner.worker.cmd: is missing; did you mean 'trainer'? give roles.tariner.worker.cmd, or worker.cmd for all roles",
+        ],
+    ),
+    Bad(
+        "a role with a program that is not there",
+        ["r.yaml"],
+        "worker: {cmd: no-such-one}\nroles:\n  a: {worker: {nproc: 2}}\n  b: {worker: {cmd: no-such-two}}\n",
+        [
+            "worker.cmd: 'no-such-one' is not found on the PATH of the workers; install it, give its path, or set worker.env.PATH [r.yaml:1]",
+            "roles.b.worker.cmd: 'no-such-two' is not found on the PATH of the workers; install it, give its path, or set worker.env.PATH [r.yaml:4]",
+        ],
+    ),
+    Bad(
+        "choices of a role that are none",
+        ["r.yaml", "roles.b.watchdog=timr"],
+        "worker: {cmd: 'true'}\nroles:\n  a: {restart: nevr}\n  b: {}\n",
+        [
+            "roles.a.restart: 'nevr' is not a choice; did you mean 'never'? allowed: always, never, on_failure [r.yaml:3]",
+            "roles.b.watchdog: 'timr' is not a choice; did you mean 'timer'? allowed: disabled, heartbeat, observe, sections, timer [override roles.b.watchdog=timr]",
+        ],
+    ),
+    Bad(
+        "roles that wait for each other",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nroles:\n  a: {depends_on: [c]}\n  b: {depends_on: {a: healthy}}\n  c: {depends_on: [b]}\n  d: {depends_on: {d: succeeded}}\n",
+        [
+            "roles.a.depends_on: waits for itself: a -> c -> b -> a; take one of them out of the circle [r.yaml:3]",
+            "roles.d.depends_on: waits for itself: d -> d; take one of them out of the circle [r.yaml:6]",
+        ],
+    ),
+    Bad(
+        "roles that wait for none, or in no way",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nroles:\n  trainer: {depends_on: [dat]}\n  data: {depends_on: {trainer: helthy}}\n  c: {depends_on: 3}\n",
+        [
+            "roles.data.depends_on.trainer: 'helthy' is not allowed; did you mean 'healthy'? allowed: started, healthy, succeeded [r.yaml:4]",
+            "roles.c.depends_on: 3 is not a mapping; write {ROLE: healthy}, or {} for none [r.yaml:5]",
+            "roles.trainer.depends_on: 'dat' is no role; did you mean 'data'? known: c, data, trainer [r.yaml:3]",
+        ],
+    ),
+    Bad(
+        "a role that waits for the success of one that is always restarted",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nroles:\n  a: {depends_on: {b: succeeded}}\n  b: {restart: always}\n",
+        [
+            "roles.a.depends_on.b: 'b' never succeeds: it has restart=always; give roles.b.restart=on_failure, or need healthy [r.yaml:3]",
+        ],
+    ),
+    Bad(
+        "an on that is no list of texts",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nroles:\n  a: {on: [{x: 1}]}\n  b: {on: {x: 1}}\n",
+        [
+            "roles.a.on[0]: a mapping is not text; allowed: text [r.yaml:3]",
+            "roles.b.on: a mapping is not a list; write [a, b], or [] for none [r.yaml:4]",
+        ],
+    ),
+    Bad(
+        "a node without a role",
+        ["r.yaml", "node.name=c1"],
+        "worker: {cmd: 'true'}\nroles: {a: {on: 'a*'}, b: {on: ['b*', d]}}\n",
+        [
+            "node.name: 'c1' takes part in no role: roles.a.on is a*, roles.b.on is b* d; give the name of one, or widen an on [override node.name=c1]",
+        ],
+    ),
+    Bad(
+        "a role on several nodes without a meeting place",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nroles:\n  a: {nodes: 2}\n  b: {nodes: 3}\n",
+        [
+            "run_id: is made up on each node, and nodes=2 need one in common; give the same run_id=NAME to every agent of the job",
+            "rendezvous: embedded has no address for other nodes, and nodes=2 need one; give rendezvous.listen=HOST:PORT, or rendezvous=redis rendezvous.url=redis://HOST:PORT",
+        ],
+    ),
+    Bad(
+        "overrides that every role shadows",
+        ["r.yaml", "worker.nproc=4", "restart=never", "worker.env={A: 1}", "role=x", "--", "true"],
+        "roles:\n  a: {worker: {cmd: 'true', nproc: 1, env: {A: 2}}, restart: always}\n  b: {worker: {cmd: 'true', nproc: 1, env: {A: 2}}, restart: {kind: on_failure}}\n",
+        [
+            "worker.nproc: reaches no role: a and b have their own; write roles.a.worker.nproc= or roles.b.worker.nproc= [override worker.nproc=4]",
+            "restart: reaches no role: a and b have their own; write roles.a.restart= or roles.b.restart= [override restart=never]",
+            "worker.env: reaches no role: a and b have their own; write roles.a.worker.env= or roles.b.worker.env= [override worker.env={A: 1}]",
+            "role: names the only group, and there are roles; leave it out [override role=x]",
+            "worker.cmd: reaches no role: a and b have their own; write roles.a.worker.cmd= or roles.b.worker.cmd= [the command line after --]",
+        ],
+    ),
+    Bad(
+        "an override below a choice that every role has made otherwise",
+        ["r.yaml", "restart.budget.max=9"],
+        "worker: {cmd: 'true'}\nroles: {a: {restart: always}, b: {restart: never}}\n",
+        [
+            "restart.budget.max: reaches no role: a and b have their own; write roles.a.restart.budget.max= or roles.b.restart.budget.max= [override restart.budget.max=9]",
+        ],
+    ),
+    Bad(
+        "a success of roles that are none",
+        ["r.yaml"],
+        "worker: {cmd: 'true'}\nroles: {trainer: {}}\nsuccess: [trianer]\n",
+        [
+            "success[0]: 'trianer' is no role; did you mean 'trainer'? known: trainer [r.yaml:3]",
+        ],
+    ),
+    Bad(
+        "a success without roles",
+        ["success=[a]", "--", "true"],
+        None,
+        [
+            "success: lists roles, and there are none; allowed: all, any; or give roles [override success=[a]]",
+        ],
+    ),
+    Bad(
+        "a success that is neither",
+        ["success=al", "--", "true"],
+        None,
+        [
+            "success: 'al' is not allowed; did you mean 'all'? allowed: all, any, or a list of roles [override success=al]",
+        ],
+    ),
+    Bad(
+        "a success that names nobody",
+        ["success=[]", "--", "true"],
+        None,
+        [
+            "success: names no role; allowed: all, any, or a list of roles [override success=[]]",
+        ],
+    ),
+    Bad(
+        "a cascade that is neither true nor false",
+        ["restart.cascade=2", "--", "true"],
+        None,
+        [
+            "restart.cascade: 2 is not allowed; allowed: true, false [override restart.cascade=2]",
+        ],
+    ),
     # -- all at once
     Bad(
         "many at once, from everywhere",

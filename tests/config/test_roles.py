@@ -77,7 +77,8 @@ def test_interpolations_mean_the_roles_own(jobs: Jobs) -> None:
 
 
 def test_the_job_may_ask_for_what_only_roles_have(jobs: Jobs) -> None:
-    text = "worker: {cmd: [echo, '${worker.env.X}'], cwd: '/${role}'}\nhealth: {liveness: {tcp: {port: '${worker.env.X}'}}}\n"
+    text = "worker: {cmd: [echo, '${worker.env.X}'], cwd: '/${role}'}\n"
+    text += "health: {liveness: {tcp: {port: '${worker.env.X}'}}}\n"
     (found,) = jobs.roles(text + "roles: {tmp: {worker: {env: {X: 80}}}}").values()
     assert found.worker.cmd == ("echo", "80")
     assert found.probes is not None
@@ -105,9 +106,10 @@ def test_another_kinds_defaults_are_those_of_its_file(jobs: Jobs, monkeypatch: p
 
 def test_a_probe_that_asks_in_another_way_is_another_probe(jobs: Jobs) -> None:
     text = TRUE + "health: {liveness: {tcp: {port: 1}, period_s: 3}}\nroles:\n"
-    text += "  a: {health: {liveness: {file: {path: /x}}}}\n  b: {health: {liveness: {period_s: 9}}}\n  c: {health: {liveness: null}}\n"
+    text += "  a: {health: {liveness: {file: {path: /x}}}}\n  b: {health: {liveness: {period_s: 9}}}\n"
+    text += "  c: {health: {liveness: null}}\n"
     roles = jobs.roles(text)
-    ways = {name: role.probes and role.probes.liveness for name, role in roles.items()}
+    ways = {name: role.probes.liveness if role.probes else None for name, role in roles.items()}
     assert ways["a"] is not None
     assert ways["b"] is not None
     assert (ways["a"].way, ways["a"].period_s, ways["b"].way, ways["b"].period_s) == ("file", 10, "tcp", 9)
@@ -155,6 +157,7 @@ def test_a_list_of_needs_means_started(jobs: Jobs, needs: str) -> None:
     roles = jobs.roles(TRUE + f"roles: {{a: {{depends_on: {needs}}}, b: {{}}, c: {{depends_on: b}}}}")
     assert roles["a"].depends_on == {"b": Need.STARTED, "c": Need.STARTED}
     assert list(roles) == ["b", "c", "a"]
+    assert [role.needed for role in roles.values()] == [True, True, False]
 
 
 def test_roles_come_after_what_they_need_and_else_as_written(jobs: Jobs) -> None:

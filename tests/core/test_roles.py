@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 from hypothesis import given
@@ -167,7 +167,7 @@ def test_a_circle_is_found_exactly_if_there_is_one(needs: dict[str, list[str]]) 
     if found:
         assert found[0] == found[-1]
         assert len(set(found)) == len(found) - 1
-        assert all(after in needs[before] for before, after in zip(found, found[1:], strict=False))
+        assert all(after in needs[before] for before, after in pairwise(found))
 
 
 def test_dependants_are_those_that_name_the_role() -> None:

@@ -8,6 +8,7 @@ from itertools import product
 import pytest
 
 from orchestrator.core.graph import mermaid, text
+from orchestrator.core.health import ProbeSpec, ProbesPolicy, ProbeWay
 from orchestrator.core.machine import Facts, GroupMachine
 from orchestrator.core.specs import GroupSpec, Need, RestartKind, WatchdogKind
 from orchestrator.core.table import CORE, Row, Table, build
@@ -40,6 +41,11 @@ CONFIGS = [
         (WatchdogKind.OBSERVE, WatchdogKind.HEARTBEAT),
         (False, True),
     )
+]
+READINESS = ProbesPolicy(readiness=ProbeSpec(way=ProbeWay.TCP, port="1"))
+CONFIGS += [
+    (replace(group(needed=True, watchdog=WatchdogKind.OBSERVE), probes=READINESS), False),
+    (group(depends_on={"data": Need.HEALTHY}, watchdog=WatchdogKind.OBSERVE), False),
 ]
 IDS = [
     f"{spec.restart.kind}-{spec.min_nodes}:{spec.max_nodes}+{spec.spare_nodes}-{spec.restart.backoff.max_s:g}s-{preempt}"
