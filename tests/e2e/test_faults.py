@@ -250,7 +250,7 @@ def test_logs_that_cannot_be_made_fail_the_run_with_the_reason(launch: Launcher,
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [("workers", "Failure"), ("worker_files", "last_lines"), ("workers", "places")],
+    [("deaths", "Failure"), ("worker_files", "last_lines"), ("workers", "places")],
     ids=["in a callback", "in a thread", "in an effect"],
 )
 def test_a_bug_ends_with_70_a_result_and_nothing_left(nodes: Nodes, tmp_path: Path, module: str, name: str) -> None:
