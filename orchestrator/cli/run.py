@@ -13,6 +13,7 @@ import os
 import secrets as randomness
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -104,6 +105,7 @@ async def _run(
     terminal = Terminal(console, colour=console.colour, job=job, level=os.environ.get("LOGLEVEL", "INFO"))
     journal = _journal(job, secrets, console)
     journal.subscribe(terminal)
+    processes.on_news = partial(journal.write, round=0)
     tailer = Tailer(console) if job.logs.kind is LogsKind.TEE else None
     if tailer is not None:
         tailer.start()

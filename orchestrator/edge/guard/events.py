@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardStarted:
+    """The guard is ready. ``containment`` is cgroup2 or subreaper; ``cgroup`` the directory of its cgroups, if any."""
+
+    pid: int
+    containment: str
+    cgroup: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Spawned:
     """The worker runs: exec has succeeded."""
 
@@ -26,9 +35,9 @@ class Spawned:
 class SpawnFailed:
     """The worker, or the server, could not be started.
 
-    ``step`` is one of pipe, fork, pidfd, setsid, open_stdin, open_stdout, open_stderr, umask, chdir, limits, pdeathsig,
-    signals, exec; fenced when a fence has fallen and no later one was set; id_in_use when the handle was used before (a
-    mistake of the agent).
+    ``step`` is one of cgroup, pipe, fork, pidfd, setsid, open_stdin, open_stdout, open_stderr, umask, chdir, limits,
+    pdeathsig, signals, exec; fenced when a fence has fallen and no later one was set; id_in_use when the handle was
+    used before (a mistake of the agent).
     """
 
     handle: int
@@ -89,10 +98,13 @@ class GuardLost:
     signal: int | None
 
 
-GuardEvent: TypeAlias = Spawned | SpawnFailed | Exited | Stopped | ServerStarted | ServerDied | Fenced | GuardLost
+GuardEvent: TypeAlias = (
+    GuardStarted | Spawned | SpawnFailed | Exited | Stopped | ServerStarted | ServerDied | Fenced | GuardLost
+)
 
 
 _KINDS: dict[str, type[GuardEvent]] = {
+    "guard_started": GuardStarted,
     "spawned": Spawned,
     "spawn_failed": SpawnFailed,
     "exited": Exited,

@@ -13,18 +13,20 @@ import signal
 import time
 
 from orchestrator.edge.guard import libc, spawn, will
+from orchestrator.edge.guard.cgroup import Cgroups
 from orchestrator.edge.guard.fence import Fence
 from orchestrator.edge.guard.ladder import Ladder
 from orchestrator.edge.guard.loop import Loop
 from orchestrator.edge.guard.protocol import Channel, ProtocolError
 from orchestrator.edge.guard.servers import Servers
-from orchestrator.edge.guard.workers import Worker, Workers
+from orchestrator.edge.guard.workers import Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orchestrator.edge.guard.protocol import Message
+    from orchestrator.edge.guard.worker import Worker
 
 _END_S = 1.0  # for each part of the end; then SIGKILL, or whatever is left belongs to the kernel
 _EXITS, _ORPHANS, _REQUESTS, _FENCE = range(4)  # the order within one turn of the loop
@@ -35,7 +37,8 @@ class Guard:
 
     def __init__(self, fd: int, sigchld_fd: int, agent_fd: int) -> None:
         self._loop = Loop()
-        self._workers = Workers(self._loop, self._told, self._gone)
+        self._cgroups = Cgroups.open()
+        self._workers = Workers(self._loop, self._cgroups, self._told, self._gone)
         self._servers = Servers(self._loop, self._workers, self._emit)
         self._channel = Channel(fd)
         self._ladders: list[Ladder] = []
@@ -62,11 +65,16 @@ class Guard:
 
     def run(self) -> None:
         """Serve until the agent ends or says so; then leave nothing behind."""
+        cgroup = self._cgroups and self._cgroups.path
+        containment = "subreaper" if cgroup is None else "cgroup2"
         try:
+            self._emit({"op": "guard_started", "pid": os.getpid(), "containment": containment, "cgroup": cgroup})
             while self._over is None:
                 self._turn()
         finally:
             self._end()
+            if self._cgroups is not None:
+                self._cgroups.close()
 
     def _turn(self, limit_s: float | None = None) -> None:
         self._loop.run_once(limit_s)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from errno import EINVAL
+from errno import E2BIG, EINVAL, ENOSYS, EPERM
 
-from orchestrator.edge.guard.libc import die_with_parent, unblock_signals
+from orchestrator.edge.guard.libc import die_with_parent, fork_into, unblock_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _SPAWN_FAILED = 127
+_NO_CLONE3 = (ENOSYS, EPERM, E2BIG, EINVAL)  # an old kernel, or a container that forbids what it cannot look into
 
 _given: list[tuple[int, int]] = []  # the descriptor limit before the guard raised its own; workers get it back
 
@@ -75,8 +76,11 @@ def candidates(program: Program) -> list[str]:
     return [os.path.join(folder or ".", name) for folder in path.split(":")]
 
 
-def start(program: Program) -> tuple[int, int, int]:
-    """Fork. Returns (pid, pidfd, error pipe): the pipe ends empty on exec, or with what `read_failure` reads."""
+def start(program: Program, cgroup: str | None = None) -> tuple[int, int, int]:
+    """Fork, into a cgroup. Returns (pid, pidfd, error pipe).
+
+    The pipe ends empty on exec, or with what `read_failure` reads.
+    """
     step = "pipe"
     fds: list[int] = []
     try:
@@ -84,9 +88,9 @@ def start(program: Program) -> tuple[int, int, int]:
         files = candidates(program)  # before the fork: the child does as little as it can
         guard = os.getpid()
         step = "fork"
-        pid = os.fork()
+        pid, moves = _fork(cgroup)
         if pid == 0:
-            _become(program, files, guard, fds[1])
+            _become(program, files, guard, fds[1], moves)
         os.close(fds.pop())
         try:
             return pid, os.pidfd_open(pid), fds[0]
@@ -101,18 +105,36 @@ def start(program: Program) -> tuple[int, int, int]:
         raise SpawnError(step, problem.errno or 0) from None
 
 
+def _fork(cgroup: str | None) -> tuple[int, str | None]:
+    """The child's pid, or 0 in the child; and the cgroup that the child has yet to move to."""
+    if cgroup is None:
+        return os.fork(), None
+    fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return fork_into(fd), None
+    except OSError as problem:
+        if problem.errno not in _NO_CLONE3:
+            raise
+    finally:
+        os.close(fd)
+    return os.fork(), cgroup
+
+
 def read_failure(error_fd: int) -> SpawnError | None:
     """What the child said before exec; None if exec went well (or if it was killed before: its exit tells)."""
     words = os.read(error_fd, 256).decode().split()
     return SpawnError(words[0], int(words[1])) if words else None
 
 
-def _become(program: Program, files: list[str], guard: int, error_fd: int) -> NoReturn:
+def _become(program: Program, files: list[str], guard: int, error_fd: int, cgroup: str | None) -> NoReturn:
     """In the child: turn into the program, or say which step failed, and end."""
     step = "setsid"
     errno = 0
     try:
         os.setsid()
+        step = "cgroup"
+        if cgroup is not None:
+            os.write(os.open(f"{cgroup}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC), b"0")
         step = "open_stdin"
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         step = "open_stdout"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from orchestrator.edge.guard import tree
 from orchestrator.edge.guard.client import Exited, Spawned, SpawnFailed
 from tests.edge.procs import children, read_pid, wait_until
 
@@ -83,7 +84,7 @@ def test_a_worker_starts_with_a_clean_slate(agent: Agent, tmp_path: Path) -> Non
     assert "'SigBlk:\\t0000000000000000'" in signals
     assert fds == "[0, 1, 2] /dev/null"
     assert process == f"True {tmp_path} 0o27"
-    assert marker == f"{agent.client.pid}.{handle} {agent.client.pid}"
+    assert marker == f"{agent.client.pid}.{tree.started(agent.client.pid)}.{handle} {agent.client.pid}"
 
 
 def test_signals_that_python_ignores_are_at_their_default_in_a_worker(agent: Agent, tmp_path: Path) -> None:
