@@ -106,6 +106,7 @@ async def _run(
     journal = _journal(job, secrets, console)
     journal.subscribe(terminal)
     processes.on_news = partial(journal.write, round=0)
+    processes.guard.lay_ghosts(job.run_id)
     tailer = Tailer(console) if job.logs.kind is LogsKind.TEE else None
     if tailer is not None:
         tailer.start()

@@ -19,6 +19,7 @@ from orchestrator.edge.errorfile import last_lines
 from orchestrator.edge.guard.client import (
     Exited,
     Fenced,
+    GhostsKilled,
     GuardClient,
     GuardEvent,
     GuardLost,
@@ -265,6 +266,8 @@ class Processes:
         if isinstance(event, GuardStarted):
             self._cgroup = event.cgroup
             self.on_news("guard_started", pid=event.pid, containment=event.containment)
+        elif isinstance(event, GhostsKilled):
+            self.on_news("ghosts_killed", pids=event.pids)
 
     def _keep_books(self, event: Spawned | Ended) -> None:
         if isinstance(event, Spawned):

@@ -179,6 +179,15 @@ def leaf_of(pid: int, guard: str) -> str | None:
     return leaf.partition("/")[0] if found and leaf else None
 
 
+def homes(above: str) -> list[str]:
+    """The directories of guards in a cgroup of this user's."""
+    try:
+        found = [entry for entry in os.scandir(above) if entry.name.startswith(PREFIX)]
+        return [entry.path for entry in found if entry.stat().st_uid == os.geteuid()]
+    except OSError:
+        return []
+
+
 def leaves(path: str) -> list[Leaf]:
     """What a guard has left in its directory."""
     try:

@@ -17,6 +17,7 @@ from typing import Any
 from orchestrator.edge.guard.events import (
     Exited,
     Fenced,
+    GhostsKilled,
     GuardEvent,
     GuardLost,
     GuardStarted,
@@ -35,6 +36,7 @@ from orchestrator.edge.guard.protocol import Channel, ProtocolError
 __all__ = [
     "Exited",
     "Fenced",
+    "GhostsKilled",
     "GuardClient",
     "GuardEvent",
     "GuardLost",
@@ -165,6 +167,13 @@ class GuardClient:
         this process to be awake: that is its purpose.
         """
         self._send("fence", at=None if at_s is None else float(at_s))
+
+    def lay_ghosts(self, run_id: str) -> None:
+        """Kill what an earlier guard, killed together with its agent, has left of this run on this host.
+
+        Done before any process that is asked for later starts; answered by GhostsKilled if there was something.
+        """
+        self._send("ghosts", run_id=run_id)
 
     async def quit(self, limit_s: float = 10.0) -> None:
         """Have the guard end: it kills what is left, stops its servers, cleans up. Returns when it is gone."""

@@ -24,6 +24,13 @@ class GuardStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class GhostsKilled:
+    """Processes of the run whose guard had been killed together with its agent."""
+
+    pids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Spawned:
     """The worker runs: exec has succeeded."""
 
@@ -99,12 +106,22 @@ class GuardLost:
 
 
 GuardEvent: TypeAlias = (
-    GuardStarted | Spawned | SpawnFailed | Exited | Stopped | ServerStarted | ServerDied | Fenced | GuardLost
+    GuardStarted
+    | GhostsKilled
+    | Spawned
+    | SpawnFailed
+    | Exited
+    | Stopped
+    | ServerStarted
+    | ServerDied
+    | Fenced
+    | GuardLost
 )
 
 
 _KINDS: dict[str, type[GuardEvent]] = {
     "guard_started": GuardStarted,
+    "ghosts_killed": GhostsKilled,
     "spawned": Spawned,
     "spawn_failed": SpawnFailed,
     "exited": Exited,
@@ -123,6 +140,7 @@ def event_of(message: Message) -> GuardEvent:
         raise ProtocolError(f"the guard tells of {message['op']!r}, which is no event")
     if "id" in fields:
         fields["handle"] = fields.pop("id")
-    if "unkillable" in fields:
-        fields["unkillable"] = tuple(fields["unkillable"])
+    for name in ("unkillable", "pids"):
+        if name in fields:
+            fields[name] = tuple(fields[name])
     return kind(**fields)

@@ -12,7 +12,7 @@ import os
 import signal
 import time
 
-from orchestrator.edge.guard import libc, spawn, will
+from orchestrator.edge.guard import ghosts, libc, spawn, will
 from orchestrator.edge.guard.cgroup import Cgroups
 from orchestrator.edge.guard.fence import Fence
 from orchestrator.edge.guard.ladder import Ladder
@@ -60,6 +60,7 @@ class Guard:
             "serve": self._serve,
             "will": self._keep_will,
             "fence": lambda message: self._fence.set(message["at"]),
+            "ghosts": self._lay_ghosts,
             "quit": lambda _: self._finish("quit"),
         }
 
@@ -167,6 +168,16 @@ class Guard:
 
     def _keep_will(self, message: Message) -> None:
         self._will = message if message["addr"] else None
+
+    def _lay_ghosts(self, message: Message) -> None:
+        """Kill what an earlier guard has left of a run; the spawns that were asked for after this wait behind it."""
+        pids = ghosts.lay(message["run_id"])
+        if pids is None:
+            os.write(
+                2, b"orchestrator guard: gave up looking for what an earlier run may have left: it took too long\n"
+            )
+        elif pids:
+            self._emit({"op": "ghosts_killed", "pids": pids})
 
     # --- the end
 
