@@ -84,10 +84,10 @@ def _found(run_id: str, spared: set[int]) -> Iterator[tree.Found]:
         if not name.isdecimal() or int(name) in spared:
             continue
         try:
-            if os.stat(f"/proc/{name}").st_uid != me:
+            if os.stat(f"/proc/{name}").st_uid != me or not _is_ghost(name, run_id):
                 continue
             process = tree.look(int(name))
-            if process is None or not _is_ghost(name, run_id) or os.stat(f"/proc/{name}/ns/pid").st_ino != here:
+            if process is None or os.stat(f"/proc/{name}/ns/pid").st_ino != here:
                 continue
         except OSError:
             continue  # gone, or not ours to look at
