@@ -92,6 +92,8 @@ class Processes:
             stdout=program.stdout,
             stderr=program.stderr,
             umask=program.umask,
+            limits=program.limits,
+            cpus=program.cpus,
         )
 
     def serve(self) -> None:

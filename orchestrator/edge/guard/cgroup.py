@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+from errno import EMFILE, ENFILE
 
 from orchestrator.edge.guard import tree
 
@@ -100,17 +101,20 @@ class Leaf:
         self._killed = False
 
     def events_fd(self) -> int:
-        """A descriptor with an urgent condition (EPOLLPRI) whenever `populated` has changed since it was last asked."""
-        if self._events_fd < 0:
-            self._events_fd = os.open(f"{self.path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        """A descriptor with an urgent condition (EPOLLPRI) whenever `populated` has changed since it was last asked.
+
+        -1 until that was asked, and if no descriptor was left for it.
+        """
         return self._events_fd
 
     def populated(self) -> bool:
         """Whether a process lives in it; zombies do not."""
         try:
-            return b"populated 1" in os.pread(self.events_fd(), 4096, 0)
-        except OSError:  # removed by somebody else, which needs an empty one
-            return False
+            if self._events_fd < 0:
+                self._events_fd = os.open(f"{self.path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+            return b"populated 1" in os.pread(self._events_fd, 4096, 0)
+        except OSError as problem:  # else removed by somebody else, which needs an empty one
+            return problem.errno in (EMFILE, ENFILE)
 
     def pids(self) -> list[int]:
         """The processes in it, also in cgroups that they have made below it."""

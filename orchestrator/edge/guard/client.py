@@ -89,11 +89,14 @@ class GuardClient:
         stdout: str | None = None,
         stderr: str | None = None,
         umask: int | None = None,
+        limits: Mapping[str, tuple[int | None, int | None]] | None = None,
+        cpus: Iterable[int] = (),
     ) -> None:
         """Start a worker; answered by Spawned or SpawnFailed.
 
         ``env`` is the whole environment, to which the guard adds its marker. ``cwd`` None is the directory in which
-        the guard was launched; ``stdout`` and ``stderr`` are appended to, None inherits the launcher's.
+        the guard was launched; ``stdout`` and ``stderr`` are appended to, None inherits the launcher's. ``limits`` are
+        (soft, hard) by setrlimit's name in lower case, None is unlimited; ``cpus`` those it may use, none are as given.
         """
         self._send(
             "spawn",
@@ -104,6 +107,8 @@ class GuardClient:
             stdout=_absolute(stdout),
             stderr=_absolute(stderr),
             umask=umask,
+            limits=dict(limits or {}),
+            cpus=list(cpus),
         )
 
     def stop(self, handles: Iterable[int], *, signal: int, grace_s: float, kill_wait_s: float, ticket: int) -> None:

@@ -43,8 +43,8 @@ class SpawnFailed:
     """The worker, or the server, could not be started.
 
     ``step`` is one of cgroup, pipe, fork, pidfd, setsid, open_stdin, open_stdout, open_stderr, umask, chdir, limits,
-    pdeathsig, signals, exec; fenced when a fence has fallen and no later one was set; id_in_use when the handle was
-    used before (a mistake of the agent).
+    limits.NAME, affinity, pdeathsig, signals, exec; fenced when a fence has fallen and no later one was set; id_in_use
+    when the handle was used before (a mistake of the agent).
     """
 
     handle: int

@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import time
+from errno import ETIMEDOUT
 
 from orchestrator.edge.guard import cgroup, tree
 from orchestrator.edge.guard.libc import die_with_parent
@@ -24,14 +25,19 @@ _RUN = b"ORCHESTRATOR_RUN_ID="
 _MARK = tree.MARKER.encode() + b"="
 
 
-def lay(run_id: str, limit_s: float = LIMIT_S) -> list[int] | None:
-    """Kill them, wait until they are dead, and remove their cgroups. Their pids; None if that took too long.
+def lay(run_id: str, limit_s: float = LIMIT_S) -> list[int]:
+    """Kill them, wait until they are dead, and remove their cgroups. Their pids. OSError if that was not possible.
 
     A child does it: to read the environment of a process that hangs can hang, too.
     """
     guard = os.getpid()
     read, write = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(read)
+        os.close(write)
+        raise
     if pid == 0:
         try:
             die_with_parent(guard)
@@ -43,7 +49,9 @@ def lay(run_id: str, limit_s: float = LIMIT_S) -> list[int] | None:
     os.close(read)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    return [int(word) for word in words[:-1]] if words[-1:] == ["."] else None
+    if words[-1:] != ["."]:
+        raise TimeoutError(ETIMEDOUT, f"it took more than {limit_s:g} s")
+    return [int(word) for word in words[:-1]]
 
 
 def _read_words(fd: int, deadline: float) -> list[str]:

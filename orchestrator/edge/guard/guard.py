@@ -130,7 +130,7 @@ class Guard:
         if self._fence.is_down():  # ordered before the agent could know
             self._emit({"op": "spawn_failed", "id": message["id"], "step": "fenced", "errno": 0})
         elif not self._is_taken(message):
-            fields = ("argv", "env", "cwd", "stdout", "stderr", "umask")
+            fields = ("argv", "env", "cwd", "stdout", "stderr", "umask", "limits", "cpus")
             program = spawn.Program(**{field: message[field] for field in fields})
             self._workers.spawn(message["id"], program)
 
@@ -171,12 +171,14 @@ class Guard:
 
     def _lay_ghosts(self, message: Message) -> None:
         """Kill what an earlier guard has left of a run; the spawns that were asked for after this wait behind it."""
-        pids = ghosts.lay(message["run_id"])
-        if pids is None:
+        try:
+            pids = ghosts.lay(message["run_id"])
+        except OSError as problem:
             os.write(
-                2, b"orchestrator guard: gave up looking for what an earlier run may have left: it took too long\n"
+                2, f"orchestrator guard: what an earlier run may have left was not looked for: {problem}\n".encode()
             )
-        elif pids:
+            return
+        if pids:
             self._emit({"op": "ghosts_killed", "pids": pids})
 
     # --- the end

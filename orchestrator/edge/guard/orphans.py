@@ -77,6 +77,8 @@ def _reap(pid: int) -> bool:
 
 
 def _wait_for_change(events_fd: int, limit_s: float) -> bool:
+    if events_fd < 0:
+        return False
     poll = select.poll()
     poll.register(events_fd, select.POLLPRI)
     return bool(poll.poll(limit_s * 1000))

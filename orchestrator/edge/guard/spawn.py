@@ -22,6 +22,8 @@ _LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _SPAWN_FAILED = 127
 _NO_CLONE3 = (ENOSYS, EPERM, E2BIG, EINVAL)  # an old kernel, or a container that forbids what it cannot look into
 
+_SPARE = 4  # descriptors that no worker may take from the guard: it must always be able to look and to kill
+
 _given: list[tuple[int, int]] = []  # the descriptor limit before the guard raised its own; workers get it back
 
 
@@ -47,7 +49,7 @@ class SpawnError(Exception):
 class Program:
     """What to run. ``env`` is complete; paths of None are inherited from the guard, as is the umask."""
 
-    __slots__ = ("argv", "cwd", "env", "stderr", "stdout", "umask")
+    __slots__ = ("argv", "cpus", "cwd", "env", "limits", "stderr", "stdout", "umask")
 
     def __init__(
         self,
@@ -58,6 +60,8 @@ class Program:
         stdout: str | None = None,
         stderr: str | None = None,
         umask: int | None = None,
+        limits: Mapping[str, tuple[int | None, int | None]] | None = None,
+        cpus: list[int] | None = None,
     ) -> None:
         self.argv = argv
         self.env = env
@@ -65,6 +69,15 @@ class Program:
         self.stdout = stdout
         self.stderr = stderr
         self.umask = umask
+        self.limits = [("limits", resource.RLIMIT_NOFILE, given) for given in _given]
+        self.limits += [_limit(name, bounds) for name, bounds in (limits or {}).items()]
+        self.cpus = cpus
+
+
+def _limit(name: str, bounds: tuple[int | None, int | None]) -> tuple[str, int, tuple[int, int]]:
+    """A limit as a step and what setrlimit takes."""
+    soft, hard = (resource.RLIM_INFINITY if bound is None else bound for bound in bounds)
+    return f"limits.{name}", getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard)
 
 
 def candidates(program: Program) -> list[str]:
@@ -84,7 +97,7 @@ def start(program: Program, cgroup: str | None = None) -> tuple[int, int, int]:
     step = "pipe"
     fds: list[int] = []
     try:
-        fds += os.pipe2(os.O_CLOEXEC)
+        fds += _pipe()
         files = candidates(program)  # before the fork: the child does as little as it can
         guard = os.getpid()
         step = "fork"
@@ -103,6 +116,17 @@ def start(program: Program, cgroup: str | None = None) -> tuple[int, int, int]:
         for fd in fds:
             os.close(fd)
         raise SpawnError(step, problem.errno or 0) from None
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe, while there are so many descriptors that some are left for killing."""
+    spare: list[int] = []
+    try:
+        spare += (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(_SPARE))
+        return os.pipe2(os.O_CLOEXEC)
+    finally:
+        for fd in spare:
+            os.close(fd)
 
 
 def _fork(cgroup: str | None) -> tuple[int, str | None]:
@@ -149,9 +173,12 @@ def _become(program: Program, files: list[str], guard: int, error_fd: int, cgrou
         step = "chdir"
         if program.cwd is not None:
             os.chdir(program.cwd)
-        step = "limits"
-        for limit in _given:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        for name, number, bounds in program.limits:
+            step = name
+            resource.setrlimit(number, bounds)
+        step = "affinity"
+        if program.cpus:
+            os.sched_setaffinity(0, program.cpus)
         step = "pdeathsig"
         die_with_parent(guard)
         step = "signals"  # a stop that came since the fork is pending, and ends us here

@@ -122,11 +122,14 @@ def below(root: int) -> Iterator[Found]:
 
 
 def pin(pid: int, parents: tuple[int, ...]) -> int | None:
-    """A pidfd of a process that was found as a child of one of ``parents``; None if it is something else by now."""
+    """A pidfd of a process that was found as a child of one of ``parents``; None if it is something else by now.
+
+    Raises OSError if there is no descriptor left for it.
+    """
     try:
         fd = os.pidfd_open(pid)
-    except OSError:
-        return None  # gone; if it left children, the next look finds them with us
+    except ProcessLookupError:
+        return None  # if it left children, the next look finds them with us
     process = look(pid)
     if process is not None and process.parent in parents:
         return fd
@@ -143,7 +146,11 @@ def bring_down(find: Callable[[], Iterable[Found]]) -> set[int]:
         for pid, parents in find():
             if pid in killed or pid in pinned:
                 continue
-            fd = pin(pid, parents)
+            try:
+                fd = pin(pid, parents)
+            except OSError:  # no descriptor is left: those that we hold must do
+                killed |= _kill(pinned)
+                fd = pin(pid, parents)
             if fd is not None:
                 new, pinned[pid] = True, fd
                 _send(fd, signal.SIGSTOP)

@@ -213,8 +213,9 @@ class Workers:
             return
         if leaf.populated():
             leaf.kill()
-            if leaf.events_fd() not in self._loop:
-                self._loop.watch(leaf.events_fd(), self.child_died, urgent=True)
+            fd = leaf.events_fd()
+            if fd >= 0 and fd not in self._loop:  # else the deaths of our children must do
+                self._loop.watch(fd, self.child_died, urgent=True)
         elif not worker.running:
             self._loop.unwatch(leaf.events_fd())
             leaf.remove()
