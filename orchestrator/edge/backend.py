@@ -27,7 +27,7 @@ class Program:
     stdout: str | None = None  # appended to
     stderr: str | None = None
     umask: int | None = None
-    limits: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)  # soft, hard; by setrlimit's names
+    limits: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)  # soft, hard
     cpus: Collection[int] = ()  # the processors that it may use; none: as they are
 
 

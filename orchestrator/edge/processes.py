@@ -84,17 +84,7 @@ class Processes:
     def spawn(self, handle: int, program: Program, hear: Hear) -> None:
         """Start a process, and have ``hear`` told of it."""
         self._listeners[handle] = hear
-        self.guard.spawn(
-            handle,
-            program.argv,
-            program.env,
-            cwd=program.cwd,
-            stdout=program.stdout,
-            stderr=program.stderr,
-            umask=program.umask,
-            limits=program.limits,
-            cpus=program.cpus,
-        )
+        self.guard.spawn(handle, **{field: getattr(program, field) for field in Program.__slots__})
 
     def serve(self) -> None:
         """Have the guard run the embedded server, if there is one."""
