@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 
 from orchestrator.edge.guard import cgroup, tree
 
-__all__ = ["clear", "sweep_orphans"]
+__all__ = ["sweep_orphans"]
 
 _WATCHED = 256  # processes whose end is waited for at once: each needs a descriptor
 
@@ -28,7 +28,7 @@ def sweep_orphans(guard_pid: int, known: Collection[int] = (), limit_s: float = 
     """
     deadline = time.monotonic() + limit_s
     if home is not None:
-        clear(home, limit_s)
+        _clear(home, deadline)
     recognised = set(known)
     killed: set[int] = set()
 
@@ -46,20 +46,20 @@ def sweep_orphans(guard_pid: int, known: Collection[int] = (), limit_s: float = 
         recognised |= new
         left = [pid for pid in tree.children(os.getpid()) if _belongs(pid, guard_pid, recognised, home)]
         living = [pid for pid in left if not _reap(pid)]
-        if not left or (living and not _wait_for_one(living, deadline)):
+        if not left or time.monotonic() > deadline or (living and not _wait_for_one(living, deadline)):
             return len(killed)  # what is unkillable is for the kernel to end
 
 
-def clear(home: str, limit_s: float = 1.0) -> bool:
-    """Kill all that is in the cgroups of a dead guard, and remove them. Whether nothing is left of them."""
-    for leaf in cgroup.leaves(home):
-        while leaf.populated():
+def _clear(home: str, deadline: float) -> None:
+    """Kill all that is in the cgroups of a dead guard, and remove them; but for what is unkillable."""
+    found = cgroup.leaves(home)
+    for leaf in found:
+        leaf.kill()
+    for leaf in found:
+        while leaf.populated() and _wait_for_change(leaf.events_fd(), deadline):
             leaf.kill()
-            if not _wait_for_change(leaf.events_fd(), limit_s):
-                break
         leaf.remove()
     cgroup.remove(home)
-    return not os.path.exists(home)
 
 
 def _belongs(pid: int, guard_pid: int, recognised: Collection[int], home: str | None) -> bool:
@@ -76,12 +76,13 @@ def _reap(pid: int) -> bool:
         return True
 
 
-def _wait_for_change(events_fd: int, limit_s: float) -> bool:
+def _wait_for_change(events_fd: int, deadline: float) -> bool:
+    """Whether a cgroup has changed before the deadline; of one that cannot be watched nobody knows."""
     if events_fd < 0:
         return False
     poll = select.poll()
     poll.register(events_fd, select.POLLPRI)
-    return bool(poll.poll(limit_s * 1000))
+    return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
 
 
 def _wait_for_one(pids: list[int], deadline: float) -> bool:
