@@ -323,6 +323,8 @@ DEFAULTS: Mapping[str, object] = {
     "worker.env": {},
     "worker.cwd": None,
     "worker.umask": None,
+    "worker.limits": {},
+    "worker.affinity": None,
     "restart.kind": "on_failure",
     "restart.budget": {"max": 3, "per_s": None},
     "restart.free": {"max": 100, "per_s": 3600},

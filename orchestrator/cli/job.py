@@ -106,7 +106,25 @@ def this_host() -> Host:
         is_dir=os.path.isdir,
         is_executable=lambda path: Path(path).is_file() and os.access(path, os.X_OK),
         default_path=os.defpath,
+        cpu_set=lambda: frozenset(os.sched_getaffinity(0)),
+        numa_nodes=_numa_nodes,
+        hard_limit=_hard_limit,
     )
+
+
+def _numa_nodes() -> tuple[frozenset[int], ...]:
+    """As Linux lists them; a kernel without NUMA has no such list."""
+    from orchestrator.config.process import cpu_list  # noqa: PLC0415 - as everything for `numa`
+
+    nodes = sorted(Path("/sys/devices/system/node").glob("node[0-9]*"), key=lambda node: int(node.name[4:]))
+    return tuple(cpu_list((node / "cpulist").read_text()) for node in nodes)
+
+
+def _hard_limit(name: str) -> int | None:
+    import resource  # noqa: PLC0415 - only if limits are given
+
+    hard = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))[1]
+    return None if hard == resource.RLIM_INFINITY else hard
 
 
 def _gpus() -> int:

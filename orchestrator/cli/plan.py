@@ -19,6 +19,7 @@ from orchestrator.cli.job import Job, check
 from orchestrator.cli.paths import data_dir, shown
 from orchestrator.cli.secrets import MASK
 from orchestrator.core import graph, ranks
+from orchestrator.core.affinity import ranges
 from orchestrator.core.failures import signal_name
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.roles import admits
@@ -76,6 +77,7 @@ def _group(job: Job, group: GroupSpec) -> dict[str, Any]:
         "depends_on": dict(group.depends_on),
         "cascade": group.cascade,
         "workers": list(_workers(job, group)),
+        "limits": {name: list(bounds) for name, bounds in group.worker.limits.items()},
         "restart": _plain(asdict(group.restart)),
         "probes": _plain(asdict(group.probes)) if group.probes else None,
         "preflight": _plain(asdict(group.preflight)) if group.preflight else None,
@@ -118,6 +120,7 @@ def _workers(job: Job, group: GroupSpec) -> Iterator[dict[str, Any]]:
             "cmd": [job.secrets.mask(word) for word in ranks.fill_in(group.worker.cmd, spec, group, place)],
             "env": {name: job.secrets.mask_named(name, value) for name, value in env.items()},
             "unset": unset,
+            "cpus": sorted(group.worker.affinity[place.local_rank]) if group.worker.affinity else None,
         }
 
 
@@ -188,8 +191,12 @@ def _group_lines(job: Job, group: GroupSpec) -> Iterator[str]:
     yield from ("", "commands")
     workers = list(_workers(job, group))
     for one in workers:
-        yield f"  local rank {one['local_rank']}: {shlex.join(one['cmd'])}"
+        on = f" on processors {ranges(one['cpus'])}" if one["cpus"] else ""
+        yield f"  local rank {one['local_rank']}{on}: {shlex.join(one['cmd'])}"
     yield f"  in {shown(worker.cwd or os.curdir)}"
+    for name, bounds in worker.limits.items():
+        soft, hard = ("unlimited" if bound is None else bound for bound in bounds)
+        yield f"  limit {name}: {soft}{f', hard {hard}' if hard != soft else ''}"
     yield from ("", "environment, added to yours, of local rank 0")
     yield from (f"  {name}={value}" for name, value in sorted(workers[0]["env"].items()))
     yield from (f"  {name} is unset" for name in workers[0]["unset"])

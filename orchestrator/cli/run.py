@@ -13,6 +13,7 @@ import os
 import secrets as randomness
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from orchestrator.cli.terminal import Terminal
     from orchestrator.core.publication import Publication
     from orchestrator.edge.agent import Agent
     from orchestrator.edge.console import Console
@@ -57,6 +59,7 @@ def run_job(job: JobSpec, *, job_yaml: str, publication: Publication, secrets: S
 
         server = _plan_server(job)  # makes a directory, which is the guard's to remove as soon as it has heard of it
         processes = Processes(process, server)
+        processes.guard.lay_ghosts(job.run_id)  # while the agents meet
         return asyncio.run(_run(job, secrets, processes, server, health, job_yaml=job_yaml, publication=publication))
 
 
@@ -102,8 +105,8 @@ async def _run(
     console = Console(mask=secrets.mask)
     _keep(job, "job.yaml", console, lambda path: path.write_text(job_yaml))
     terminal = Terminal(console, colour=console.colour, job=job, level=os.environ.get("LOGLEVEL", "INFO"))
-    journal = _journal(job, secrets, console)
-    journal.subscribe(terminal)
+    journal = _journal(job, secrets, console, terminal)
+    processes.on_news = partial(journal.write, round=0)
     tailer = Tailer(console) if job.logs.kind is LogsKind.TEE else None
     if tailer is not None:
         tailer.start()
@@ -160,10 +163,10 @@ async def _take_part(agent: Agent) -> Exception | None:
     return None
 
 
-def _journal(job: JobSpec, secrets: Secrets, console: Console) -> Journal:
+def _journal(job: JobSpec, secrets: Secrets, console: Console, terminal: Terminal) -> Journal:
     from orchestrator.edge.journal import Journal
 
-    return Journal(
+    journal = Journal(
         Path(job.run_dir, "events.jsonl"),
         run_id=job.run_id,
         group=job.groups[0].role if len(job.groups) == 1 else "",
@@ -173,6 +176,8 @@ def _journal(job: JobSpec, secrets: Secrets, console: Console) -> Journal:
         mask=secrets.mask,
         on_trouble=lambda text: console.say(text, "warn"),
     )
+    journal.subscribe(terminal)
+    return journal
 
 
 def _rendezvous(

@@ -172,9 +172,14 @@ def _problem(event: str, record: Mapping[str, Any], job: JobSpec) -> Line | None
         "watchdog_off": f"the watchdog is off{because}",
         "watchdog_refused": f"the watchdog cannot use what it was told{because}",
         "probe_failed": f"rank {record.get('rank', '?')} failed its {record.get('probe', '')} probe{because}",
+        "ghosts_killed": f"what an earlier agent of this run had left here was killed: pids {_pids(record)}",
         "leave_failed": f"the group could not be told of the end{because}",
     }.get(event)
     return Line(text, "warn") if text else None
+
+
+def _pids(record: Mapping[str, Any]) -> str:
+    return ", ".join(str(pid) for pid in record.get("pids", ()))
 
 
 def _hangs(record: Mapping[str, Any]) -> str:

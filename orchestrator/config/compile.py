@@ -18,6 +18,7 @@ from orchestrator.config.convert import convert
 from orchestrator.config.groups import MISSING, Role, check_success, groups_of
 from orchestrator.config.health import check_health, health_spec, preflight_policy, probes_policy
 from orchestrator.config.host import Host
+from orchestrator.config.process import check_limits, shares
 from orchestrator.config.program import check_program, resolved, worker_cwd
 from orchestrator.config.report import UNRESOLVED, Report
 from orchestrator.config.rules import RuleConfig
@@ -135,6 +136,8 @@ def _worker(job: JobConfig, host: Host, report: Report, *, told: bool) -> Worker
     if not host.is_dir(cwd):
         report.problem("worker.cwd", f"{cwd!r} is not a directory", "make it, or give another")
     nproc = _nproc(worker.nproc, host, report)
+    check_limits(worker.limits, host, report)
+    affinity = shares(worker.affinity, nproc, host, report)
     if worker.cmd is None:
         if not told and report.clean("worker.cmd", "recipe"):  # a recipe that is not there would have said it
             report.problem("worker.cmd", MISSING, "say what to run: orchestrate -- python train.py")
@@ -148,6 +151,8 @@ def _worker(job: JobConfig, host: Host, report: Report, *, told: bool) -> Worker
         env=dict(worker.env),
         cwd=cwd if worker.cwd else None,
         umask=worker.umask,
+        limits=dict(worker.limits),
+        affinity=affinity,
     )
 
 

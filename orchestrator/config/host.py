@@ -22,3 +22,6 @@ class Host:
     is_dir: Callable[[str], bool]
     is_executable: Callable[[str], bool]
     default_path: str  # where programs are looked for when PATH is not set
+    cpu_set: Callable[[], frozenset[int]]  # the processors that this process may use
+    numa_nodes: Callable[[], tuple[frozenset[int], ...]]  # the machine's processors by NUMA node; none if it has no say
+    hard_limit: Callable[[str], int | None]  # of this process, by setrlimit's name in lower case; None: unlimited

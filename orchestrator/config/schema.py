@@ -15,6 +15,7 @@ from signal import SIGTERM, SIGUSR1, SIGUSR2
 from orchestrator.config.command import Flag, command, env_value, flag_value
 from orchestrator.config.convert import Choices, choice, key, section
 from orchestrator.config.health import HealthDisabled, HealthHttp
+from orchestrator.config.process import Limit, cpus, limits
 from orchestrator.config.readers import (
     catchable,
     console,
@@ -61,6 +62,8 @@ class WorkerConfig:
     env: Mapping[str, str | None] = key(mapping_of(env_value), default={})
     cwd: str | None = key(optional(text), default=None)
     umask: int | None = key(optional(umask), default=None)
+    limits: Mapping[str, Limit] = key(limits, default={})
+    affinity: str | frozenset[int] | None = key(optional(cpus), default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,6 +84,8 @@ class WorkerSpec:
     env: Mapping[str, str | None] = field(default_factory=dict)  # None unsets a variable of the agent's environment
     cwd: str | None = None
     umask: int | None = None
+    limits: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)  # soft, hard; None: unlimited
+    affinity: tuple[frozenset[int], ...] = ()  # the processors of each, by local rank; empty: as they are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

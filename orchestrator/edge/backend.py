@@ -8,7 +8,7 @@ unless the whole backend is lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -27,6 +27,8 @@ class Program:
     stdout: str | None = None  # appended to
     stderr: str | None = None
     umask: int | None = None
+    limits: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)  # soft, hard
+    cpus: Collection[int] = ()  # the processors that it may use; none: as they are
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ Files are read in a thread, because no disk may hold up the agent's loop. What f
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from dataclasses import replace
 from functools import partial
@@ -17,6 +16,7 @@ from orchestrator.core.specs import GroupSpec
 from orchestrator.edge.failed import Failed
 from orchestrator.edge.filework import FileThread
 from orchestrator.edge.guard.client import Exited
+from orchestrator.edge.guard.steps import spawn_failure
 from orchestrator.edge.worker_files import Worker
 
 
@@ -37,7 +37,7 @@ class Deaths:
 
     def unborn(self, worker: Worker, step: str, errno: int) -> Failed:
         """It could not be started."""
-        message = f"{self._group.worker.cmd[0]}: {os.strerror(errno)} (at {step})"
+        message = spawn_failure(self._group.worker.cmd[0], step, errno)
         return Failed(replace(self._failure("spawn", worker), message=message), errno)
 
     def unwell(self, worker: Worker, kind: ProbeKind, why: str) -> Failed:

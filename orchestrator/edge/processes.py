@@ -19,9 +19,11 @@ from orchestrator.edge.errorfile import last_lines
 from orchestrator.edge.guard.client import (
     Exited,
     Fenced,
+    GhostsKilled,
     GuardClient,
     GuardEvent,
     GuardLost,
+    GuardStarted,
     ServerDied,
     Spawned,
     SpawnFailed,
@@ -54,6 +56,8 @@ class Processes:
         self.on_server_failed: Callable[[str], None] = lambda _: None
         self._fences: dict[object, float] = {}
         self._fence_s: float | None = None  # the first of them
+        self.on_news: Callable[..., None] = lambda *_, **__: None  # an event for the journal, and its fields
+        self._cgroup: str | None = None  # where the guard has its cgroups, which are ours to clear if it is killed
         self._alarm: asyncio.TimerHandle | None = None
         self._lost = False  # the guard is dead, and there is no other one yet
         self.guard = GuardClient(process, self._hear)
@@ -80,15 +84,7 @@ class Processes:
     def spawn(self, handle: int, program: Program, hear: Hear) -> None:
         """Start a process, and have ``hear`` told of it."""
         self._listeners[handle] = hear
-        self.guard.spawn(
-            handle,
-            program.argv,
-            program.env,
-            cwd=program.cwd,
-            stdout=program.stdout,
-            stderr=program.stderr,
-            umask=program.umask,
-        )
+        self.guard.spawn(handle, **{field: getattr(program, field) for field in Program.__slots__})
 
     def serve(self) -> None:
         """Have the guard run the embedded server, if there is one."""
@@ -211,7 +207,7 @@ class Processes:
         """Sweep what the dead guard has left behind, and start another one that knows what it knew; once."""
         if not self._lost:
             return  # another group was faster
-        sweep_orphans(self.guard.pid, self._pids)
+        self._sweep()
         self._pids.clear()
         self.guard = GuardClient(launch(), self._hear)
         self._lost = False
@@ -228,7 +224,11 @@ class Processes:
         self._set_fence(None)
         self.revive()
         await self.guard.quit()
-        sweep_orphans(self.guard.pid, self._pids)  # nothing, unless it was killed on its way out
+        self._sweep()  # nothing, unless it was killed on its way out
+
+    def _sweep(self) -> None:
+        sweep_orphans(self.guard.pid, self._pids, home=self._cgroup)
+        self._cgroup = None
 
     def _hear(self, event: GuardEvent) -> None:
         match event:
@@ -252,7 +252,14 @@ class Processes:
             case GuardLost():
                 self._bereft()
             case _:  # the server's coming and going shows in the connection to it
-                pass
+                self._note(event)
+
+    def _note(self, event: GuardEvent) -> None:
+        if isinstance(event, GuardStarted):
+            self._cgroup = event.cgroup
+            self.on_news("guard_started", pid=event.pid, containment=event.containment)
+        elif isinstance(event, GhostsKilled):
+            self.on_news("ghosts_killed", pids=event.pids)
 
     def _keep_books(self, event: Spawned | Ended) -> None:
         if isinstance(event, Spawned):

@@ -100,6 +100,8 @@ class Starter:
             stdout=str(worker.stdout) if self.keeps_logs else None,
             stderr=str(worker.stderr) if self.keeps_logs else None,
             umask=spec.umask,
+            limits=spec.limits,
+            cpus=spec.affinity[place.local_rank] if spec.affinity else (),
         )
         self._backend.start(worker.handle, program)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.cli.paths import data_dir
+from orchestrator.core.affinity import ranges
 from orchestrator.core.verify import verify
 from tests.cli.invoke import Commands
 
@@ -28,6 +30,23 @@ def test_commands_and_environment_of_each_worker(commands: Commands) -> None:
     assert [worker["env"]["LOCAL_RANK"] for worker in workers] == ["0", "1"]
     assert workers[0]["env"]["MASTER_ADDR"] == "(known at the start)"
     assert workers[0]["unset"] == ["N"]
+
+
+def test_limits_and_processors_of_each_worker(commands: Commands) -> None:
+    words = [
+        "worker.nproc=2",
+        "worker.affinity=spread",
+        "worker.limits={nofile: '64:128', core: 0}",
+        "--",
+        "true",
+    ]
+    group = plan(commands, *words)["groups"][0]
+    assert group["limits"] == {"nofile": [64, 128], "core": [0, 0]}
+    shares = [set(worker["cpus"]) for worker in group["workers"]]
+    assert set.union(*shares) <= os.sched_getaffinity(0)
+    said = commands.ctl("plan", *words).out
+    assert "  limit nofile: 64, hard 128\n  limit core: 0\n" in said
+    assert f"  local rank 1 on processors {ranges(shares[1])}: true\n" in said
 
 
 def test_the_way_to_what_workers_share_is_not_shown(commands: Commands) -> None:

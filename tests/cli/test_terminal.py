@@ -153,6 +153,12 @@ def test_a_lost_member_that_was_named_is_not_named_again() -> None:
     assert told.hear("transition", **change) == []
 
 
+def test_what_an_earlier_agent_had_left_is_told_when_it_is_killed() -> None:
+    line = "what an earlier agent of this run had left here was killed: pids 7, 8"
+    assert Told().hear("ghosts_killed", pids=[7, 8]) == [line]
+    assert Told().hear("guard_started", pid=7, containment="cgroup2") == []
+
+
 def test_the_first_signal_stops_and_the_second_kills() -> None:
     told = Told()
     assert told.hear("stop_requested", signal=2) == ["SIGINT: stopping, grace 30 s; again to kill now"]

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from orchestrator.cli.recipes import names
+from orchestrator.core.affinity import ranges
 from tests.cli.invoke import Commands
 
 
@@ -325,6 +327,50 @@ BAD = [
         ],
     ),
     Bad(
+        "limits of all wrong kinds",
+        ["r.yaml"],
+        "worker:\n  cmd: 'true'\n  limits:\n    nofil: 3\n    core: '8:2'\n    stack: unlimted\n    nproc: 1.5\n    cpu: '1:2:3'\n",
+        [
+            "worker.limits.nofil: unknown limit; did you mean 'nofile'? known: as, core, cpu, data, fsize, memlock, msgqueue, nice, nofile, nproc, rss, rtprio, rttime, sigpending, stack [r.yaml:4]",
+            "worker.limits.core: '8:2' has its soft limit above its hard one; allowed: SOFT up to HARD [r.yaml:5]",
+            "worker.limits.stack: 'unlimted' is not a limit; did you mean 'unlimited'? allowed: a number, unlimited, or SOFT:HARD [r.yaml:6]",
+            "worker.limits.nproc: 1.5 is not a limit; allowed: a number, unlimited, or SOFT:HARD [r.yaml:7]",
+            "worker.limits.cpu: '1:2:3' is not a limit; allowed: a number, unlimited, or SOFT:HARD [r.yaml:8]",
+        ],
+    ),
+    Bad(
+        "limits that are none",
+        ["worker.limits=65536", *RUN],
+        None,
+        [
+            "worker.limits: 65536 is not a mapping; write name: value, or {} for none [override worker.limits=65536]",
+        ],
+    ),
+    Bad(
+        "processors that are not here",
+        ["worker.affinity=[0,60000-60003]", *RUN],
+        None,
+        [
+            "worker.affinity: 60000-60003 are not among the processors that this process may use; allowed: {cpus}, numa, spread [override worker.affinity=[0,60000-60003]]",
+        ],
+    ),
+    Bad(
+        "a word that is no choice of processors",
+        ["worker.affinity=spreed", *RUN],
+        None,
+        [
+            "worker.affinity: 'spreed' is not a choice of processors; did you mean 'spread'? allowed: numa, spread, or processors such as '0-3,8' or [0, 1] [override worker.affinity=spreed]",
+        ],
+    ),
+    Bad(
+        "no processors",
+        ["worker.affinity=[]", *RUN],
+        None,
+        [
+            "worker.affinity: [] names no processor; allowed: at least one, or null for those that you may use [override worker.affinity=[]]",
+        ],
+    ),
+    Bad(
         "an unknown style of flags",
         ["worker.flags_style=posix", *RUN],
         None,
@@ -361,7 +407,7 @@ BAD = [
         ["worker=3"],
         None,
         [
-            "worker: 3 is not a mapping; known: cmd, cwd, env, flags, flags_style, nproc, umask [override worker=3]",
+            "worker: 3 is not a mapping; known: affinity, cmd, cwd, env, flags, flags_style, limits, nproc, umask [override worker=3]",
         ],
     ),
     Bad(
@@ -1217,4 +1263,5 @@ def test_is_told_in_full_and_nothing_is_made(
 
 
 def _filled(line: str, tmp_path: Path) -> str:
-    return line.replace("{tmp}", str(tmp_path)).replace("{keys}", KEYS).replace("{recipes}", ", ".join(names()))
+    line = line.replace("{tmp}", str(tmp_path)).replace("{keys}", KEYS).replace("{recipes}", ", ".join(names()))
+    return line.replace("{cpus}", ranges(os.sched_getaffinity(0)))

@@ -35,6 +35,9 @@ HOST = Host(
         normpath(path) in {"/usr/bin/python", "/recipes/run.sh", "/opt/python", "/data/bin/tool"}
     ),
     default_path="/bin",
+    cpu_set=lambda: frozenset({0, 1, 2, 3, 8, 9}),
+    numa_nodes=lambda: (frozenset(range(4)), frozenset(range(4, 8)), frozenset(range(8, 12))),
+    hard_limit={"nofile": 4096, "memlock": 65536}.get,
 )
 
 
@@ -160,6 +163,42 @@ def test_numbers_from_environment_variables_are_text_and_count() -> None:
 
 def test_an_umask_is_octal_digits() -> None:
     assert compiled({"worker": {"cmd": "python", "umask": "022"}}).groups[0].worker.umask == 0o22
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (1024, (1024, 1024)),
+        ("1024", (1024, 1024)),
+        ("1024:4096", (1024, 4096)),
+        (0, (0, 0)),
+    ],
+)
+def test_a_limit_is_a_number_or_a_pair(written: object, meant: tuple[int, int]) -> None:
+    worker = {"cmd": "python", "limits": {"nofile": written}}
+    assert compiled({"worker": worker}).groups[0].worker.limits == {"nofile": meant}
+
+
+def test_a_limit_may_be_lifted_where_this_process_has_none() -> None:
+    worker = {"cmd": "python", "limits": {"core": "unlimited", "stack": "8192:unlimited"}}
+    assert compiled({"worker": worker}).groups[0].worker.limits == {"core": (None, None), "stack": (8192, None)}
+    assert len(refused({"worker": {"cmd": "python", "limits": {"memlock": "unlimited", "nofile": "1:4097"}}})) == 2
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (None, []),
+        ("0-2,8", [{0, 1, 2, 8}] * 3),
+        (3, [{3}] * 3),
+        ([0, 1, "8-9"], [{0, 1, 8, 9}] * 3),
+        ("spread", [{0, 1}, {2, 3}, {8, 9}]),
+        ("numa", [{0, 1, 2, 3}, {0, 1, 2, 3}, {8, 9}]),
+    ],
+)
+def test_each_local_worker_gets_its_processors(written: object, meant: list[set[int]]) -> None:
+    worker = {"cmd": "python", "nproc": 3, "affinity": written}
+    assert list(compiled({"worker": worker}).groups[0].worker.affinity) == meant
 
 
 def test_a_signal_that_preempts_is_no_longer_forwarded() -> None:

@@ -17,8 +17,10 @@ from typing import Any
 from orchestrator.edge.guard.events import (
     Exited,
     Fenced,
+    GhostsKilled,
     GuardEvent,
     GuardLost,
+    GuardStarted,
     ServerDied,
     ServerStarted,
     Spawned,
@@ -34,9 +36,11 @@ from orchestrator.edge.guard.protocol import Channel, ProtocolError
 __all__ = [
     "Exited",
     "Fenced",
+    "GhostsKilled",
     "GuardClient",
     "GuardEvent",
     "GuardLost",
+    "GuardStarted",
     "ServerDied",
     "ServerStarted",
     "SpawnFailed",
@@ -85,11 +89,14 @@ class GuardClient:
         stdout: str | None = None,
         stderr: str | None = None,
         umask: int | None = None,
+        limits: Mapping[str, tuple[int | None, int | None]] | None = None,
+        cpus: Iterable[int] = (),
     ) -> None:
         """Start a worker; answered by Spawned or SpawnFailed.
 
         ``env`` is the whole environment, to which the guard adds its marker. ``cwd`` None is the directory in which
-        the guard was launched; ``stdout`` and ``stderr`` are appended to, None inherits the launcher's.
+        the guard was launched; ``stdout`` and ``stderr`` are appended to, None inherits the launcher's. ``limits`` are
+        (soft, hard) by setrlimit's name in lower case, None is unlimited; ``cpus`` those it may use, none are as given.
         """
         self._send(
             "spawn",
@@ -100,6 +107,8 @@ class GuardClient:
             stdout=_absolute(stdout),
             stderr=_absolute(stderr),
             umask=umask,
+            limits=dict(limits or {}),
+            cpus=list(cpus),
         )
 
     def stop(self, handles: Iterable[int], *, signal: int, grace_s: float, kill_wait_s: float, ticket: int) -> None:
@@ -163,6 +172,13 @@ class GuardClient:
         this process to be awake: that is its purpose.
         """
         self._send("fence", at=None if at_s is None else float(at_s))
+
+    def lay_ghosts(self, run_id: str) -> None:
+        """Kill what an earlier guard, killed together with its agent, has left of this run on this host.
+
+        Done before any process that is asked for later starts; answered by GhostsKilled if there was something.
+        """
+        self._send("ghosts", run_id=run_id)
 
     async def quit(self, limit_s: float = 10.0) -> None:
         """Have the guard end: it kills what is left, stops its servers, cleans up. Returns when it is gone."""

@@ -15,6 +15,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardStarted:
+    """The guard is ready. ``containment`` is cgroup2 or subreaper; ``cgroup`` the directory of its cgroups, if any."""
+
+    pid: int
+    containment: str
+    cgroup: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class GhostsKilled:
+    """Processes of the run whose guard had been killed together with its agent."""
+
+    pids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Spawned:
     """The worker runs: exec has succeeded."""
 
@@ -26,9 +42,9 @@ class Spawned:
 class SpawnFailed:
     """The worker, or the server, could not be started.
 
-    ``step`` is one of pipe, fork, pidfd, setsid, open_stdin, open_stdout, open_stderr, umask, chdir, limits, pdeathsig,
-    signals, exec; fenced when a fence has fallen and no later one was set; id_in_use when the handle was used before (a
-    mistake of the agent).
+    ``step`` is one of cgroup, pipe, fork, pidfd, setsid, open_stdin, open_stdout, open_stderr, umask, chdir, limits,
+    limits.NAME, affinity, pdeathsig, signals, exec; fenced when a fence has fallen and no later one was set; id_in_use
+    when the handle was used before (a mistake of the agent).
     """
 
     handle: int
@@ -89,10 +105,23 @@ class GuardLost:
     signal: int | None
 
 
-GuardEvent: TypeAlias = Spawned | SpawnFailed | Exited | Stopped | ServerStarted | ServerDied | Fenced | GuardLost
+GuardEvent: TypeAlias = (
+    GuardStarted
+    | GhostsKilled
+    | Spawned
+    | SpawnFailed
+    | Exited
+    | Stopped
+    | ServerStarted
+    | ServerDied
+    | Fenced
+    | GuardLost
+)
 
 
 _KINDS: dict[str, type[GuardEvent]] = {
+    "guard_started": GuardStarted,
+    "ghosts_killed": GhostsKilled,
     "spawned": Spawned,
     "spawn_failed": SpawnFailed,
     "exited": Exited,
@@ -111,6 +140,7 @@ def event_of(message: Message) -> GuardEvent:
         raise ProtocolError(f"the guard tells of {message['op']!r}, which is no event")
     if "id" in fields:
         fields["handle"] = fields.pop("id")
-    if "unkillable" in fields:
-        fields["unkillable"] = tuple(fields["unkillable"])
+    for name in ("unkillable", "pids"):
+        if name in fields:
+            fields[name] = tuple(fields[name])
     return kind(**fields)

@@ -12,19 +12,21 @@ import os
 import signal
 import time
 
-from orchestrator.edge.guard import libc, spawn, will
+from orchestrator.edge.guard import ghosts, libc, spawn, will
+from orchestrator.edge.guard.cgroup import Cgroups
 from orchestrator.edge.guard.fence import Fence
 from orchestrator.edge.guard.ladder import Ladder
 from orchestrator.edge.guard.loop import Loop
 from orchestrator.edge.guard.protocol import Channel, ProtocolError
 from orchestrator.edge.guard.servers import Servers
-from orchestrator.edge.guard.workers import Worker, Workers
+from orchestrator.edge.guard.workers import Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orchestrator.edge.guard.protocol import Message
+    from orchestrator.edge.guard.worker import Worker
 
 _END_S = 1.0  # for each part of the end; then SIGKILL, or whatever is left belongs to the kernel
 _EXITS, _ORPHANS, _REQUESTS, _FENCE = range(4)  # the order within one turn of the loop
@@ -35,7 +37,8 @@ class Guard:
 
     def __init__(self, fd: int, sigchld_fd: int, agent_fd: int) -> None:
         self._loop = Loop()
-        self._workers = Workers(self._loop, self._told, self._gone)
+        self._cgroups = Cgroups.open()
+        self._workers = Workers(self._loop, self._cgroups, self._told, self._gone)
         self._servers = Servers(self._loop, self._workers, self._emit)
         self._channel = Channel(fd)
         self._ladders: list[Ladder] = []
@@ -57,16 +60,22 @@ class Guard:
             "serve": self._serve,
             "will": self._keep_will,
             "fence": lambda message: self._fence.set(message["at"]),
+            "ghosts": self._lay_ghosts,
             "quit": lambda _: self._finish("quit"),
         }
 
     def run(self) -> None:
         """Serve until the agent ends or says so; then leave nothing behind."""
+        cgroup = self._cgroups and self._cgroups.path
+        containment = "subreaper" if cgroup is None else "cgroup2"
         try:
+            self._emit({"op": "guard_started", "pid": os.getpid(), "containment": containment, "cgroup": cgroup})
             while self._over is None:
                 self._turn()
         finally:
             self._end()
+            if self._cgroups is not None:
+                self._cgroups.close()
 
     def _turn(self, limit_s: float | None = None) -> None:
         self._loop.run_once(limit_s)
@@ -121,7 +130,7 @@ class Guard:
         if self._fence.is_down():  # ordered before the agent could know
             self._emit({"op": "spawn_failed", "id": message["id"], "step": "fenced", "errno": 0})
         elif not self._is_taken(message):
-            fields = ("argv", "env", "cwd", "stdout", "stderr", "umask")
+            fields = ("argv", "env", "cwd", "stdout", "stderr", "umask", "limits", "cpus")
             program = spawn.Program(**{field: message[field] for field in fields})
             self._workers.spawn(message["id"], program)
 
@@ -159,6 +168,18 @@ class Guard:
 
     def _keep_will(self, message: Message) -> None:
         self._will = message if message["addr"] else None
+
+    def _lay_ghosts(self, message: Message) -> None:
+        """Kill what an earlier guard has left of a run; the spawns that were asked for after this wait behind it."""
+        try:
+            pids = ghosts.lay(message["run_id"])
+        except OSError as problem:
+            os.write(
+                2, f"orchestrator guard: what an earlier run may have left was not looked for: {problem}\n".encode()
+            )
+            return
+        if pids:
+            self._emit({"op": "ghosts_killed", "pids": pids})
 
     # --- the end
 

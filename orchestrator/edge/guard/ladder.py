@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orchestrator.edge.guard.loop import Loop, Timer
-    from orchestrator.edge.guard.workers import Worker, Workers
+    from orchestrator.edge.guard.worker import Worker
+    from orchestrator.edge.guard.workers import Workers
 
 
 class Ladder:

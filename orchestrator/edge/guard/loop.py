@@ -34,9 +34,16 @@ class Loop:
         self._handlers: dict[int, tuple[int, Callable[[], None]]] = {}
         self._timers: list[Timer] = []
 
-    def watch(self, fd: int, handler: Callable[[], None], *, turn: int = 0) -> None:
-        """Call ``handler`` whenever ``fd`` can be read; within one turn of the loop, lower ``turn`` numbers first."""
-        self._epoll.register(fd, select.EPOLLIN)
+    def __contains__(self, fd: int) -> bool:
+        """Whether a descriptor is watched."""
+        return fd in self._handlers
+
+    def watch(self, fd: int, handler: Callable[[], None], *, turn: int = 0, urgent: bool = False) -> None:
+        """Call ``handler`` whenever ``fd`` can be read; within one turn of the loop, lower ``turn`` numbers first.
+
+        ``urgent``: when it has something out of the ordinary instead, as files of a cgroup that have changed.
+        """
+        self._epoll.register(fd, select.EPOLLPRI if urgent else select.EPOLLIN)
         self._handlers[fd] = (turn, handler)
 
     def unwatch(self, fd: int) -> None:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from orchestrator.edge.guard.loop import Loop
     from orchestrator.edge.guard.protocol import Message
-    from orchestrator.edge.guard.workers import Worker, Workers
+    from orchestrator.edge.guard.worker import Worker
+    from orchestrator.edge.guard.workers import Workers
 
 _FIRST_DELAY_S = 0.02
 _MAX_DELAY_S = 1.0

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from errno import EINVAL
+from errno import E2BIG, EINVAL, ENOSYS, EPERM
 
-from orchestrator.edge.guard.libc import die_with_parent, unblock_signals
+from orchestrator.edge.guard.libc import die_with_parent, fork_into, unblock_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _SPAWN_FAILED = 127
+_NO_CLONE3 = (ENOSYS, EPERM, E2BIG, EINVAL)  # an old kernel, or a container that forbids what it cannot look into
+
+_SPARE = 4  # descriptors that no worker may take from the guard: it must always be able to look and to kill
 
 _given: list[tuple[int, int]] = []  # the descriptor limit before the guard raised its own; workers get it back
 
@@ -46,7 +49,7 @@ class SpawnError(Exception):
 class Program:
     """What to run. ``env`` is complete; paths of None are inherited from the guard, as is the umask."""
 
-    __slots__ = ("argv", "cwd", "env", "stderr", "stdout", "umask")
+    __slots__ = ("argv", "cpus", "cwd", "env", "limits", "stderr", "stdout", "umask")
 
     def __init__(
         self,
@@ -57,6 +60,8 @@ class Program:
         stdout: str | None = None,
         stderr: str | None = None,
         umask: int | None = None,
+        limits: Mapping[str, tuple[int | None, int | None]] | None = None,
+        cpus: list[int] | None = None,
     ) -> None:
         self.argv = argv
         self.env = env
@@ -64,6 +69,15 @@ class Program:
         self.stdout = stdout
         self.stderr = stderr
         self.umask = umask
+        self.limits = [("limits", resource.RLIMIT_NOFILE, given) for given in _given]
+        self.limits += [_limit(name, bounds) for name, bounds in (limits or {}).items()]
+        self.cpus = cpus
+
+
+def _limit(name: str, bounds: tuple[int | None, int | None]) -> tuple[str, int, tuple[int, int]]:
+    """A limit as a step and what setrlimit takes."""
+    soft, hard = (resource.RLIM_INFINITY if bound is None else bound for bound in bounds)
+    return f"limits.{name}", getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard)
 
 
 def candidates(program: Program) -> list[str]:
@@ -75,18 +89,21 @@ def candidates(program: Program) -> list[str]:
     return [os.path.join(folder or ".", name) for folder in path.split(":")]
 
 
-def start(program: Program) -> tuple[int, int, int]:
-    """Fork. Returns (pid, pidfd, error pipe): the pipe ends empty on exec, or with what `read_failure` reads."""
+def start(program: Program, cgroup: str | None = None) -> tuple[int, int, int]:
+    """Fork, into a cgroup. Returns (pid, pidfd, error pipe).
+
+    The pipe ends empty on exec, or with what `read_failure` reads.
+    """
     step = "pipe"
     fds: list[int] = []
     try:
-        fds += os.pipe2(os.O_CLOEXEC)
+        fds += _pipe()
         files = candidates(program)  # before the fork: the child does as little as it can
         guard = os.getpid()
         step = "fork"
-        pid = os.fork()
+        pid, moves = _fork(cgroup)
         if pid == 0:
-            _become(program, files, guard, fds[1])
+            _become(program, files, guard, fds[1], moves)
         os.close(fds.pop())
         try:
             return pid, os.pidfd_open(pid), fds[0]
@@ -101,18 +118,47 @@ def start(program: Program) -> tuple[int, int, int]:
         raise SpawnError(step, problem.errno or 0) from None
 
 
+def _pipe() -> tuple[int, int]:
+    """A pipe, while there are so many descriptors that some are left for killing."""
+    spare: list[int] = []
+    try:
+        spare += (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(_SPARE))
+        return os.pipe2(os.O_CLOEXEC)
+    finally:
+        for fd in spare:
+            os.close(fd)
+
+
+def _fork(cgroup: str | None) -> tuple[int, str | None]:
+    """The child's pid, or 0 in the child; and the cgroup that the child has yet to move to."""
+    if cgroup is None:
+        return os.fork(), None
+    fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return fork_into(fd), None
+    except OSError as problem:
+        if problem.errno not in _NO_CLONE3:
+            raise
+    finally:
+        os.close(fd)
+    return os.fork(), cgroup
+
+
 def read_failure(error_fd: int) -> SpawnError | None:
     """What the child said before exec; None if exec went well (or if it was killed before: its exit tells)."""
     words = os.read(error_fd, 256).decode().split()
     return SpawnError(words[0], int(words[1])) if words else None
 
 
-def _become(program: Program, files: list[str], guard: int, error_fd: int) -> NoReturn:
+def _become(program: Program, files: list[str], guard: int, error_fd: int, cgroup: str | None) -> NoReturn:
     """In the child: turn into the program, or say which step failed, and end."""
     step = "setsid"
     errno = 0
     try:
         os.setsid()
+        step = "cgroup"
+        if cgroup is not None:
+            os.write(os.open(f"{cgroup}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC), b"0")
         step = "open_stdin"
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         step = "open_stdout"
@@ -127,9 +173,12 @@ def _become(program: Program, files: list[str], guard: int, error_fd: int) -> No
         step = "chdir"
         if program.cwd is not None:
             os.chdir(program.cwd)
-        step = "limits"
-        for limit in _given:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        for name, number, bounds in program.limits:
+            step = name
+            resource.setrlimit(number, bounds)
+        step = "affinity"
+        if program.cpus:
+            os.sched_setaffinity(0, program.cpus)
         step = "pdeathsig"
         die_with_parent(guard)
         step = "signals"  # a stop that came since the fork is pending, and ends us here

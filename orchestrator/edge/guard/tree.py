@@ -2,6 +2,9 @@
 
 Reads and kills; whom to kill is decided elsewhere. Invariant: a number found in /proc is never signalled as it is. It
 is pinned by a pidfd first and then looked at again, because only children of ours cannot be recycled under our hands.
+
+A tree that forks while it is killed is stopped first, process by process, until a look finds no new one: what is
+stopped neither forks nor notices that others die.
 """
 
 from __future__ import annotations
@@ -11,25 +14,30 @@ import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-MARKER = "ORCHESTRATOR_GUARD"  # in every worker's environment: <pid of the guard>.<id of the worker>
+    Found = tuple[int, tuple[int, ...]]  # a process, and who may be its parent
+
+MARKER = "ORCHESTRATOR_GUARD"  # in every worker's environment: <pid of the guard>.<its start>.<id of the worker>
 _MARKER_BYTES = MARKER.encode() + b"="
-_FIELDS = 18  # of /proc/PID/stat after the name, up to num_threads
+_FIELDS = 20  # of /proc/PID/stat after the name, up to starttime
+_PASSES = 20  # looks at a tree that forks while it is being killed; its next death gives the next ones
+_PINNED = 256  # processes that are held stopped at once: each needs a descriptor
 
 
 class Process:
     """One look at /proc/PID/stat."""
 
-    __slots__ = ("alive", "parent", "session")
+    __slots__ = ("alive", "parent", "session", "started")
 
-    def __init__(self, parent: int, session: int, alive: bool) -> None:
+    def __init__(self, parent: int, session: int, alive: bool, started: int) -> None:
         self.parent = parent
         self.session = session
         self.alive = alive
+        self.started = started  # ticks since boot: with the pid, what no other process ever has
 
 
-def _read(path: str) -> bytes:
+def read(path: str) -> bytes:
     """A /proc file, or nothing if the process is gone or not ours to look at."""
     try:
         fd = os.open(path, os.O_RDONLY)
@@ -49,17 +57,28 @@ def _read(path: str) -> bytes:
 
 def look(pid: int) -> Process | None:
     """What the process is now; None if there is none."""
-    fields = _read(f"/proc/{pid}/stat").rpartition(b") ")[2].split(None, _FIELDS)
+    fields = read(f"/proc/{pid}/stat").rpartition(b") ")[2].split(None, _FIELDS)
     if len(fields) < _FIELDS:
         return None
     # A leader that ended before its other threads shows as a zombie, but its process lives on.
     dead = fields[0] in b"ZX" and int(fields[17]) <= 1
-    return Process(parent=int(fields[1]), session=int(fields[3]), alive=not dead)
+    return Process(parent=int(fields[1]), session=int(fields[3]), alive=not dead, started=int(fields[19]))
+
+
+def started(pid: int) -> int:
+    """When a process started, in ticks since boot; 0 if there is none."""
+    process = look(pid)
+    return 0 if process is None else process.started
+
+
+def namespace() -> int:
+    """Which pid namespace this process is in; its numbers mean nothing in another."""
+    return os.stat("/proc/self/ns/pid").st_ino
 
 
 def marker(pid: int) -> str:
     """The value of ORCHESTRATOR_GUARD that the process was started with; empty if it has none or may not be read."""
-    environ = _read(f"/proc/{pid}/environ")
+    environ = read(f"/proc/{pid}/environ")
     for entry in environ.split(b"\0"):
         if entry.startswith(_MARKER_BYTES):
             return entry[len(_MARKER_BYTES) :].decode(errors="replace")
@@ -83,7 +102,7 @@ def children(pid: int) -> list[int]:
         return []
     if not os.path.exists(f"/proc/{pid}/task/{pid}/children"):
         return _parents().get(pid, [])
-    return [int(child) for thread in threads for child in _read(f"/proc/{pid}/task/{thread}/children").split()]
+    return [int(child) for thread in threads for child in read(f"/proc/{pid}/task/{thread}/children").split()]
 
 
 def descendants(root: int) -> Iterator[tuple[int, int]]:
@@ -95,24 +114,64 @@ def descendants(root: int) -> Iterator[tuple[int, int]]:
             yield child, parent
 
 
-def kill_found(pid: int, parents: tuple[int, ...]) -> None:
-    """SIGKILL a process that was found as a child of one of ``parents``, unless it is something else by now."""
+def below(root: int) -> Iterator[Found]:
+    """`descendants`, with whom else they may belong to by the time they are looked at: orphans come to us."""
+    me = os.getpid()
+    for pid, parent in descendants(root):
+        yield pid, (parent, root, me)
+
+
+def pin(pid: int, parents: tuple[int, ...]) -> int | None:
+    """A pidfd of a process that was found as a child of one of ``parents``; None if it is something else by now.
+
+    Raises OSError if there is no descriptor left for it.
+    """
     try:
         fd = os.pidfd_open(pid)
-    except OSError:
-        return  # gone; if it left children, the next look finds them with us
-    try:
-        process = look(pid)
-        if process is not None and process.parent in parents:
-            signal.pidfd_send_signal(fd, signal.SIGKILL)
-    except OSError:
-        return  # gone between the look and the signal
-    finally:
+    except ProcessLookupError:
+        return None  # if it left children, the next look finds them with us
+    process = look(pid)
+    if process is not None and process.parent in parents:
+        return fd
+    os.close(fd)
+    return None
+
+
+def bring_down(find: Callable[[], Iterable[Found]]) -> set[int]:
+    """SIGKILL what ``find`` finds, asked again until it finds nothing new. Returns whom it was sent to."""
+    killed: set[int] = set()
+    pinned: dict[int, int] = {}
+    for _ in range(_PASSES):
+        new = False
+        for pid, parents in find():
+            if pid in killed or pid in pinned:
+                continue
+            try:
+                fd = pin(pid, parents)
+            except OSError:  # no descriptor is left: those that we hold must do
+                killed |= _kill(pinned)
+                fd = pin(pid, parents)
+            if fd is not None:
+                new, pinned[pid] = True, fd
+                _send(fd, signal.SIGSTOP)
+            if len(pinned) >= _PINNED:
+                killed |= _kill(pinned)
+        if not new:
+            break
+    return killed | _kill(pinned)
+
+
+def _kill(pinned: dict[int, int]) -> set[int]:
+    killed = set(pinned)
+    for fd in pinned.values():
+        _send(fd, signal.SIGKILL)
         os.close(fd)
+    pinned.clear()
+    return killed
 
 
-def kill_below(root: int, found: list[tuple[int, int]]) -> None:
-    """SIGKILL what `descendants` had found below ``root``. Orphans among it may be our own children by now."""
-    me = os.getpid()
-    for pid, parent in found:
-        kill_found(pid, (parent, root, me))
+def _send(fd: int, signum: int) -> None:
+    try:
+        signal.pidfd_send_signal(fd, signum)
+    except OSError:
+        return  # gone

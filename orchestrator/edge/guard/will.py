@@ -27,7 +27,11 @@ def deliver(address: Mapping[str, Any], payloads: Sequence[bytes], limit_s: floa
     A child does it: name resolution and TLS know no deadline that can be trusted, SIGKILL does.
     """
     guard = os.getpid()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as problem:  # the others learn of it when our lease lapses
+        os.write(2, f"orchestrator guard: the last will was not sent: {problem}\n".encode())
+        return False
     if pid == 0:
         status = 1
         try:

@@ -10,56 +10,39 @@ import os
 import signal
 
 from orchestrator.edge.guard import spawn, tree
+from orchestrator.edge.guard.worker import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
+    from orchestrator.edge.guard.cgroup import Cgroups, Leaf
     from orchestrator.edge.guard.loop import Loop
     from orchestrator.edge.guard.protocol import Message
+    from orchestrator.edge.guard.spawn import Program
 
-_PASSES = 20  # looks per turn at a tree that forks while it is being killed; its next death gives the next turn
-
-
-class Worker:
-    """One main process and what came from it."""
-
-    __slots__ = (
-        "doomed",
-        "error_fd",
-        "id",
-        "is_server",
-        "lingering",
-        "pid",
-        "pidfd",
-        "running",
-        "sent_by_us",
-        "started",
-    )
-
-    def __init__(self, worker_id: int, pid: int, pidfd: int, error_fd: int | None, is_server: bool) -> None:
-        self.id = worker_id
-        self.pid = pid
-        self.pidfd = pidfd
-        self.error_fd = error_fd
-        self.is_server = is_server
-        self.running = True  # the main process has not been reaped
-        self.started = False  # it has reached exec
-        self.doomed = False  # nothing of this tree shall live
-        self.sent_by_us = False
-        self.lingering: set[int] = set()  # adopted orphans of it that were alive at the last look
+_PASSES = 20  # looks per turn at orphans that come while others are reaped; their deaths give the next turn
 
 
 class Workers:
     """All of them, servers included. Two calls tell the owner: ``emit`` an event, ``on_gone`` a whole tree."""
 
-    def __init__(self, loop: Loop, emit: Callable[[Worker, Message], None], on_gone: Callable[[Worker], None]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        cgroups: Cgroups | None,
+        emit: Callable[[Worker, Message], None],
+        on_gone: Callable[[Worker], None],
+    ) -> None:
         self._loop = loop
+        self._cgroups = cgroups
         self._emit = emit
         self._on_gone = on_gone
         self._me = os.getpid()
+        self._mark = f"{self._me}.{tree.started(self._me)}."
         self._by_id: dict[int, Worker] = {}
         self._by_pid: dict[int, Worker] = {}  # also the sessions that they lead
+        self._by_leaf: dict[str, Worker] = {}
         self._strays: set[int] = set()  # living orphans that no worker can be named for
         self._unsettled = False
 
@@ -86,6 +69,8 @@ class Workers:
         left = self.strays
         for worker in workers:
             left |= worker.lingering
+            if worker.leaf is not None:
+                left |= set(worker.leaf.pids())
             if worker.running:
                 left |= {worker.pid}
         return sorted(left)
@@ -95,19 +80,33 @@ class Workers:
 
     # --- from fork to exit
 
-    def spawn(self, worker_id: int, program: spawn.Program, *, is_server: bool = False) -> None:
+    def spawn(self, worker_id: int, program: Program, *, is_server: bool = False) -> None:
         """Start a process; `spawned` or `spawn_failed` is told when exec has succeeded or anything has failed."""
-        program.env = {**program.env, tree.MARKER: f"{self._me}.{worker_id}"}
+        program.env = {**program.env, tree.MARKER: f"{self._mark}{worker_id}"}
+        leaf: Leaf | None = None
         try:
-            pid, pidfd, error_fd = spawn.start(program)
+            leaf = self._leaf(program)
+            pid, pidfd, error_fd = spawn.start(program, None if leaf is None else leaf.path)
         except spawn.SpawnError as failure:
-            ghost = Worker(worker_id, 0, -1, None, is_server)
-            self._emit(ghost, {"op": "spawn_failed", "id": worker_id, "step": failure.step, "errno": failure.errno})
+            if leaf is not None:
+                leaf.remove()
+            nobody = Worker(worker_id, 0, -1, None, is_server=is_server)
+            self._emit(nobody, {"op": "spawn_failed", "id": worker_id, "step": failure.step, "errno": failure.errno})
             return
-        worker = Worker(worker_id, pid, pidfd, error_fd, is_server)
+        worker = Worker(worker_id, pid, pidfd, error_fd, is_server=is_server, leaf=leaf)
         self._by_id[worker_id] = self._by_pid[pid] = worker
+        if leaf is not None:
+            self._by_leaf[leaf.path] = worker
         self._loop.watch(error_fd, lambda: self._learn_start(worker))
         self._loop.watch(pidfd, lambda: self._collect(worker))
+
+    def _leaf(self, program: Program) -> Leaf | None:
+        if self._cgroups is None:
+            return None
+        try:
+            return self._cgroups.leaf(program.env.get("ORCHESTRATOR_RUN_ID", ""))
+        except OSError as problem:
+            raise spawn.SpawnError("cgroup", problem.errno or 0) from None
 
     def _learn_start(self, worker: Worker) -> None:
         """Its error pipe has ended: with nothing (exec closed it), or with the step that failed."""
@@ -126,6 +125,8 @@ class Workers:
     def _collect(self, worker: Worker) -> None:
         """The main process has ended: reap it, tell of it, and have its remains swept before this turn is over."""
         self._learn_start(worker)
+        if worker.leaf is None:  # before the number of its group is free for others
+            self._signal_group(worker, signal.SIGKILL)
         info = os.waitid(os.P_PIDFD, worker.pidfd, os.WEXITED | os.WNOHANG)
         if info is None:
             return
@@ -162,15 +163,29 @@ class Workers:
         if worker.doomed:
             return
         worker.doomed = self._unsettled = True
-        if worker.running:
-            found = list(tree.descendants(worker.pid))  # before the main process dies: after it they are our children
-            self.send(worker, signal.SIGKILL, ours=True)
-            tree.kill_below(worker.pid, found)
+        if not worker.running:
+            return
+        if worker.leaf is not None:
+            self.send(worker, signal.SIGKILL, ours=True)  # it may not be in its leaf yet
+            worker.leaf.kill()
+            return
+        self.send(worker, signal.SIGSTOP, ours=True)
+        self._signal_group(worker, signal.SIGSTOP)  # at once, so that what forks within it does not get away
+        tree.bring_down(lambda: tree.below(worker.pid))  # before the main process: after it they are our children
+        self._signal_group(worker, signal.SIGKILL)
+        self.send(worker, signal.SIGKILL, ours=True)
+
+    def _signal_group(self, worker: Worker, signum: int) -> None:
+        """Signal all that have stayed in the process group of a main process that is not reaped yet."""
+        try:
+            os.killpg(worker.pid, signum)
+        except OSError:
+            return  # it died, or was killed, before it led one
 
     # --- the remains
 
     def child_died(self) -> None:
-        """SIGCHLD: some child has ended, perhaps an adopted one."""
+        """SIGCHLD, or a leaf has become empty: some process has ended, perhaps an adopted one."""
         self._unsettled = True
 
     def settle(self) -> None:
@@ -178,51 +193,77 @@ class Workers:
         if not self._unsettled:
             return
         self._unsettled = False
-        killed: set[int] = set()
-        for _ in range(_PASSES):
-            if not self._sweep(killed):
-                break
+        for worker in self._by_id.values():
+            if worker.doomed or not worker.running:
+                self._clear_leaf(worker)
+        tree.bring_down(self._condemned)
         strays = self.strays
         for worker in list(self._by_id.values()):
-            if not worker.running and not worker.lingering and (worker.is_server or not strays):
+            empty = not worker.running and not worker.lingering and worker.leaf is None
+            if empty and (worker.is_server or not strays):
                 del self._by_id[worker.id]
                 if self._by_pid.get(worker.pid) is worker:
                     del self._by_pid[worker.pid]
                 self._on_gone(worker)
 
-    def _sweep(self, killed: set[int]) -> bool:
-        """One look at our own children; whether it found something to kill that it had not killed before."""
+    def _clear_leaf(self, worker: Worker) -> None:
+        """Kill what is left in the leaf of a tree that shall not live; when it is empty, let go of it."""
+        leaf = worker.leaf
+        if leaf is None:
+            return
+        if leaf.populated():
+            leaf.kill()
+            fd = leaf.events_fd()
+            if fd >= 0 and fd not in self._loop:  # else the deaths of our children must do
+                self._loop.watch(fd, self.child_died, urgent=True)
+        elif not worker.running:
+            self._loop.unwatch(leaf.events_fd())
+            leaf.remove()
+            worker.leaf = None
+            del self._by_leaf[leaf.path]
+
+    def _condemned(self) -> Iterator[tree.Found]:
+        """A look at our own children, the dead among them reaped: those whose worker is dead or doomed, and below."""
         living = self._any_living()
-        self._strays.clear()
-        for worker in self._by_id.values():
-            worker.lingering.clear()
-        before = len(killed)
-        for pid in tree.children(self._me):
-            main = self._by_pid.get(pid)
-            if (main is not None and main.running) or _reap(pid):
-                continue
-            owner, ours = self._owner(pid)
-            if owner is not None:
-                owner.lingering.add(pid)
-                condemned = owner.doomed or not owner.running
-            else:
-                condemned = ours or not living
-                if not ours:
-                    self._strays.add(pid)
-            if condemned and pid not in killed:
-                killed.add(pid)
-                found = list(tree.descendants(pid))
-                os.kill(pid, signal.SIGKILL)  # by number: our own child, and nobody else reaps it
-                tree.kill_below(pid, found)
-        return len(killed) > before
+        for _ in range(_PASSES):
+            self._strays.clear()
+            for worker in self._by_id.values():
+                worker.lingering.clear()
+            found = [pid for pid in tree.children(self._me) if not self._is_main(pid)]
+            left = [pid for pid in found if not _reap(pid)]
+            for pid in left:
+                if self._is_condemned(pid, living):
+                    yield pid, (self._me,)
+                    yield from tree.below(pid)
+            if len(left) == len(found):
+                break  # else the children of those who died are ours now
+
+    def _is_main(self, pid: int) -> bool:
+        main = self._by_pid.get(pid)
+        return main is not None and main.running
+
+    def _is_condemned(self, pid: int, living: bool) -> bool:
+        """Whether an adopted orphan is to be killed, one by one; it is put in the books."""
+        owner, ours = self._owner(pid)
+        if owner is None:
+            if not ours:
+                self._strays.add(pid)
+            return ours or not living
+        owner.lingering.add(pid)
+        return (owner.doomed or not owner.running) and owner.leaf is None  # a leaf dies as a whole
 
     def _owner(self, pid: int) -> tuple[Worker | None, bool]:
-        """The worker that an adopted orphan came from, by its session, else by its marker; and whether it is marked."""
+        """The worker that an adopted orphan came from, by its leaf, session or marker; and whether it is marked."""
+        if self._cgroups is not None:
+            path = self._cgroups.home_of(pid)
+            if path is not None:
+                return self._by_leaf.get(path), True
         process = tree.look(pid)
         if process is not None and process.session in self._by_pid:
             return self._by_pid[process.session], True
-        guard, _, worker_id = tree.marker(pid).partition(".")
-        if guard != str(self._me) or not worker_id.isdecimal():
+        mark = tree.marker(pid)
+        worker_id = mark.removeprefix(self._mark)
+        if worker_id == mark or not worker_id.isdecimal():
             return None, False
         return self._by_id.get(int(worker_id)), True
 

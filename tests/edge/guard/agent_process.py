@@ -10,8 +10,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from orchestrator.edge.guard.client import GuardClient, GuardEvent, ServerStarted, Spawned
+from orchestrator.edge.guard.client import GuardClient, GuardEvent, GuardStarted, ServerStarted, Spawned
 from orchestrator.edge.guard.launch import launch
+
+
+def enter(group: str | None) -> None:
+    if group is not None:
+        Path(group, "cgroup.procs").write_text("0")
 
 
 async def main() -> None:
@@ -20,8 +25,11 @@ async def main() -> None:
     ready = asyncio.Event()
     pids: list[int] = []
     servers: list[int] = []
+    containment: list[str] = []
 
     def on_event(event: GuardEvent) -> None:
+        if isinstance(event, GuardStarted):
+            containment.append(event.containment)
         if isinstance(event, Spawned):
             pids.append(event.pid)
         if isinstance(event, ServerStarted):
@@ -38,8 +46,11 @@ async def main() -> None:
     for handle, argv in enumerate(plan["servers"], 1000):
         client.serve(handle, argv, dict(os.environ), log=None, cleanup=plan["cleanup"])
     await ready.wait()
-    print(json.dumps({"guard": process.pid, "pids": pids, "servers": servers}), flush=True)
+    print(
+        json.dumps({"guard": process.pid, "pids": pids, "servers": servers, "containment": containment[0]}), flush=True
+    )
     await asyncio.Event().wait()
 
 
+enter(json.loads(sys.argv[1])["group"])
 asyncio.run(main())

@@ -18,11 +18,14 @@ import pytest
 from orchestrator.edge.guard.client import (
     GuardClient,
     GuardEvent,
+    GuardStarted,
     Spawned,
     Stopped,
     become_subreaper,
+    sweep_orphans,
 )
 from orchestrator.edge.guard.launch import launch
+from tests.edge.guard.layers import confined, enter, own_cgroup
 from tests.edge.procs import GENEROUS_S, tagged, wait_until
 
 Event = TypeVar("Event", bound=GuardEvent)
@@ -31,16 +34,23 @@ Event = TypeVar("Event", bound=GuardEvent)
 class Agent:
     """What an agent is to its guard: a client, a list of events, and numbers that are never used twice."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, group: Path | None = None) -> None:
         self.home = home
         self.tag = f"ORCHESTRATOR_TEST={uuid.uuid4().hex}"
         self.events: list[GuardEvent] = []
+        self.started: GuardStarted | None = None
         self._numbers = itertools.count(1)
         self._loop = asyncio.new_event_loop()
-        self._process = launch()
-        self.client = GuardClient(self._process, self._on_event)
-        self.client.attach(self._loop)
         self._arrived = asyncio.Event()
+        before = own_cgroup()
+        enter(group)
+        try:
+            self._process = launch()
+            self.client = GuardClient(self._process, self._on_event)
+            self.client.attach(self._loop)
+            self.until(lambda: self.started is not None)
+        finally:
+            enter(group and before)
 
     @property
     def env(self) -> dict[str, str]:
@@ -48,7 +58,10 @@ class Agent:
         return {**os.environ, name: value, "HOME_OF_TEST": str(self.home)}
 
     def _on_event(self, event: GuardEvent) -> None:
-        self.events.append(event)
+        if isinstance(event, GuardStarted):
+            self.started = event
+        else:
+            self.events.append(event)
         self._arrived.set()
 
     def until(self, condition: Callable[[], bool], limit_s: float = GENEROUS_S) -> None:
@@ -121,14 +134,27 @@ class Agent:
         with contextlib.suppress(ProcessLookupError):
             self.quit()
         self._loop.close()
+        assert self.started is not None
+        sweep_orphans(self.client.pid, home=self.started.cgroup)  # of a guard that the test has killed
+        assert self.started.cgroup is None or not Path(self.started.cgroup).exists()
         wait_until(lambda: not tagged(self.tag), "no process of the test is left")
 
 
 @pytest.fixture
-def agent(tmp_path: Path) -> Iterator[Agent]:
+def layer(request: pytest.FixtureRequest) -> str | None:
+    """How the guard of a test holds processes together: the strongest way, or what the test says by parameter."""
+    return getattr(request, "param", None)
+
+
+@pytest.fixture
+def agent(tmp_path: Path, layer: str | None) -> Iterator[Agent]:
     become_subreaper()  # as the real agent is: what a killed guard leaves must not escape from the test either
-    agent = Agent(tmp_path)
-    try:
-        yield agent
-    finally:
-        agent.close()
+    with confined(layer) if layer is not None else contextlib.nullcontext() as group:
+        agent = Agent(tmp_path, group)
+        try:
+            if layer is not None:
+                assert agent.started is not None
+                assert agent.started.containment == layer
+            yield agent
+        finally:
+            agent.close()

@@ -10,15 +10,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from orchestrator.edge.guard.client import Exited, Spawned, SpawnFailed
-from tests.edge.procs import children, read_pid, wait_until
+from orchestrator.edge.guard import tree
+from orchestrator.edge.guard.client import Exited, Spawned, SpawnFailed, Stopped
+from orchestrator.edge.guard.steps import spawn_failure
+from tests.edge.guard.layers import LAYERS
+from tests.edge.procs import children, read_pid, tagged, wait_until
 
 if TYPE_CHECKING:
     from tests.edge.guard.conftest import Agent
+
+PIDS = Path("/sys/fs/cgroup/pids")
 
 
 def test_an_exit_code_is_reported_after_the_start(agent: Agent) -> None:
@@ -83,7 +88,7 @@ def test_a_worker_starts_with_a_clean_slate(agent: Agent, tmp_path: Path) -> Non
     assert "'SigBlk:\\t0000000000000000'" in signals
     assert fds == "[0, 1, 2] /dev/null"
     assert process == f"True {tmp_path} 0o27"
-    assert marker == f"{agent.client.pid}.{handle} {agent.client.pid}"
+    assert marker == f"{agent.client.pid}.{tree.started(agent.client.pid)}.{handle} {agent.client.pid}"
 
 
 def test_signals_that_python_ignores_are_at_their_default_in_a_worker(agent: Agent, tmp_path: Path) -> None:
@@ -134,16 +139,13 @@ def test_many_exits_at_once_are_all_told_and_leave_no_zombie(agent: Agent) -> No
 
 
 def test_descriptors_return_to_the_baseline(agent: Agent) -> None:
-    def descriptors() -> int:
-        return len(list(Path(f"/proc/{agent.client.pid}/fd").iterdir()))
-
     agent.wait(Exited, agent.spawn("true"))
     agent.round_trip()
-    before = descriptors()
+    before = descriptors(agent)
     for handle in [agent.spawn("true") for _ in range(50)]:
         agent.wait(Exited, handle)
     agent.wait(SpawnFailed, agent.spawn("/no/such/program"))
-    wait_until(lambda: descriptors() == before, "no descriptor is left over")
+    wait_until(lambda: descriptors(agent) == before, "no descriptor is left over")
 
 
 def test_a_sole_exit_is_told_promptly(agent: Agent, tmp_path: Path) -> None:
@@ -190,3 +192,96 @@ def test_output_of_an_agent_without_standard_descriptors_does_not_reach_the_guar
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     assert int((tmp_path / "fd").read_text()) > 2
+
+
+def test_limits_and_processors_are_the_workers_alone(agent: Agent, tmp_path: Path) -> None:
+    out = tmp_path / "out.log"
+    code = (
+        "import os, resource\n"
+        "print(*resource.getrlimit(resource.RLIMIT_NOFILE), *resource.getrlimit(resource.RLIMIT_CORE))\n"
+        "print(*os.sched_getaffinity(0))\n"
+    )
+    cpu = max(os.sched_getaffinity(0))
+    argv = [sys.executable, "-I", "-S", "-c", code]
+    handle = agent.number()
+    bounds = {"nofile": (64, 128), "core": (0, 0)}
+    agent.client.spawn(handle, argv, agent.env, stdout=str(out), limits=bounds, cpus=[cpu])
+    assert agent.wait(Exited, handle).exit_code == 0
+    assert out.read_text().splitlines() == ["64 128 0 0", str(cpu)]
+    assert os.sched_getaffinity(agent.client.pid) == os.sched_getaffinity(0)
+
+
+@pytest.mark.parametrize(
+    ("options", "step", "code"),
+    [
+        ({"limits": {"rtprio": (2, 1)}}, "limits.rtprio", errno.EINVAL),
+        ({"cpus": [4711]}, "affinity", errno.EINVAL),
+    ],
+)
+def test_a_limit_or_a_processor_that_cannot_be_had_is_a_start_that_failed(
+    agent: Agent, options: dict[str, Any], step: str, code: int
+) -> None:
+    handle = agent.number()
+    agent.client.spawn(handle, ["true"], agent.env, **options)
+    assert agent.wait(SpawnFailed, handle) == SpawnFailed(handle, step, code)
+
+
+def descriptors(agent: Agent) -> set[str]:
+    return {path.name for path in Path(f"/proc/{agent.client.pid}/fd").iterdir()}
+
+
+@pytest.mark.parametrize("layer", LAYERS, indirect=True)
+def test_a_guard_without_descriptors_refuses_workers_and_can_still_kill_those_it_has(
+    agent: Agent, tmp_path: Path
+) -> None:
+    agent.round_trip()
+    before = descriptors(agent)
+    most = max(int(fd) for fd in before) + 20
+    hard = resource.prlimit(agent.client.pid, resource.RLIMIT_NOFILE)[1]
+    resource.prlimit(agent.client.pid, resource.RLIMIT_NOFILE, (most, hard))
+    forks = "import os, signal; os.fork() or os.setsid(); signal.pause()"
+    handles = [agent.python(forks, cwd=str(tmp_path)) for _ in range(40)]
+    agent.until(lambda: len(agent.of_kind(Spawned)) + len(agent.of_kind(SpawnFailed)) == len(handles))
+    assert agent.of_kind(Spawned)
+    assert {(failed.step, failed.errno) for failed in agent.of_kind(SpawnFailed)} == {("pipe", errno.EMFILE)}
+    assert agent.wait(Stopped, agent.stop(*handles, grace_s=0)).unkillable == ()
+    wait_until(lambda: descriptors(agent) == before, "no descriptor is left over")
+    assert tagged(agent.tag) == []
+    agent.pid_of(agent.sh("exec sleep 1000"))
+
+
+@pytest.mark.skipif(not os.access(PIDS / "cgroup.procs", os.W_OK), reason="needs a writable pids cgroup")
+def test_a_guard_that_may_not_fork_says_so_and_goes_on(agent: Agent) -> None:
+    agent.round_trip()
+    before = descriptors(agent)
+    group = PIDS / f"orchestrator-test-{os.getpid()}"
+    group.mkdir()
+    (group / "cgroup.procs").write_text(str(agent.client.pid))
+    (group / "pids.max").write_text("3")
+    try:
+        handles = [agent.sh("exec sleep 1000") for _ in range(4)]
+        agent.client.lay_ghosts("of-nobody")  # forks, too
+        agent.until(lambda: len(agent.of_kind(Spawned)) + len(agent.of_kind(SpawnFailed)) == 4)
+        assert [(failed.step, failed.errno) for failed in agent.of_kind(SpawnFailed)] == [("fork", errno.EAGAIN)] * 2
+        agent.wait(Stopped, agent.stop(*handles))
+        assert descriptors(agent) == before
+        agent.pid_of(agent.sh("exec sleep 1000"))
+    finally:
+        agent.quit()
+        group.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("step", "code", "told"),
+    [
+        ("chdir", errno.ENOENT, "p: No such file or directory (at chdir; see worker.cwd)"),
+        ("limits.nofile", errno.EPERM, "p: Operation not permitted (at limits; see worker.limits.nofile)"),
+        ("affinity", errno.EINVAL, "p: Invalid argument (at affinity; see worker.affinity)"),
+        ("exec", errno.EACCES, "p: Permission denied (at exec; see worker.cmd)"),
+        ("pipe", errno.EMFILE, "p: Too many open files (at pipe; no more open files are allowed, by ulimit -n)"),
+        ("pdeathsig", errno.EPERM, "p: Operation not permitted (at pdeathsig)"),
+        ("creating /x.y/z", errno.EACCES, "p: Permission denied (at creating /x.y/z)"),
+    ],
+)
+def test_a_failed_start_names_the_key_or_the_limit_that_it_hangs_on(step: str, code: int, told: str) -> None:
+    assert spawn_failure("p", step, code) == told

@@ -74,8 +74,8 @@ def test_a_process_that_is_not_below_the_parent_it_was_found_with_is_spared() ->
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as child:
         assert child.stdin is not None
         assert child.stdout is not None
-        tree.kill_found(child.pid, (1, child.pid))
+        assert tree.bring_down(lambda: [(child.pid, (1, child.pid))]) == set()
         child.stdin.write(b"alive\n")
         assert child.stdout.readline() == b"alive\n"
-        tree.kill_found(child.pid, (os.getpid(),))
+        assert tree.bring_down(lambda: [(child.pid, (os.getpid(),))]) == {child.pid}
         assert child.wait() == -9
