@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.core.specs import JobSpec, WorkerSpec
     from orchestrator.core.words import WorkerState
     from orchestrator.edge.agent import Agent
+    from orchestrator.edge.backend import Program, WorkerBackend
     from orchestrator.edge.health import HealthCheckServer
     from orchestrator.errors import ConfigError, OrchestratorError
 
@@ -29,7 +30,9 @@ _PUBLIC = {
     "HealthCheckServer": "orchestrator.edge.health",
     "JobSpec": "orchestrator.core.specs",
     "OrchestratorError": "orchestrator.errors",
+    "Program": "orchestrator.edge.backend",
     "RunResult": "orchestrator.core.result",
+    "WorkerBackend": "orchestrator.edge.backend",
     "WorkerSpec": "orchestrator.core.specs",
     "WorkerState": "orchestrator.core.words",
 }
@@ -40,7 +43,9 @@ __all__ = [
     "HealthCheckServer",
     "JobSpec",
     "OrchestratorError",
+    "Program",
     "RunResult",
+    "WorkerBackend",
     "WorkerSpec",
     "WorkerState",
 ]

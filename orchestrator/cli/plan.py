@@ -193,7 +193,7 @@ def _group_lines(job: Job, group: GroupSpec) -> Iterator[str]:
     for one in workers:
         on = f" on processors {ranges(one['cpus'])}" if one["cpus"] else ""
         yield f"  local rank {one['local_rank']}{on}: {shlex.join(one['cmd'])}"
-    yield f"  in {shown(worker.cwd or os.curdir)}"
+    yield f"  in {shown(worker.cwd or os.curdir)}{f', run by {worker.backend}' if worker.backend else ''}"
     for name, bounds in worker.limits.items():
         soft, hard = ("unlimited" if bound is None else bound for bound in bounds)
         yield f"  limit {name}: {soft}{f', hard {hard}' if hard != soft else ''}"

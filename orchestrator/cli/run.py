@@ -25,12 +25,13 @@ from orchestrator.edge.guard.launch import launch
 from orchestrator.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
     from orchestrator.cli.terminal import Terminal
     from orchestrator.core.publication import Publication
     from orchestrator.edge.agent import Agent
+    from orchestrator.edge.backends import Make
     from orchestrator.edge.console import Console
     from orchestrator.edge.embedded import EmbeddedServer
     from orchestrator.edge.health import Health
@@ -45,6 +46,7 @@ DRAIN_WITHIN_S = 5.0  # how long the end waits for a terminal that does not take
 
 def run_job(job: JobSpec, *, job_yaml: str, publication: Publication, secrets: Secrets) -> int:
     """Take part in ``job`` until it ends; returns the exit code. Raises only for our own bugs."""
+    backends = _backends(job)
     with _health(job, secrets) as health:
         process = launch()  # first of what takes time: its interpreter starts while this one imports
         try:
@@ -60,7 +62,17 @@ def run_job(job: JobSpec, *, job_yaml: str, publication: Publication, secrets: S
         server = _plan_server(job)  # makes a directory, which is the guard's to remove as soon as it has heard of it
         processes = Processes(process, server)
         processes.guard.lay_ghosts(job.run_id)  # while the agents meet
-        return asyncio.run(_run(job, secrets, processes, server, health, job_yaml=job_yaml, publication=publication))
+        run = _run(
+            job,
+            secrets,
+            processes,
+            server,
+            health=health,
+            backends=backends,
+            job_yaml=job_yaml,
+            publication=publication,
+        )
+        return asyncio.run(run)
 
 
 def _health(job: JobSpec, secrets: Secrets) -> AbstractContextManager[Health | None]:
@@ -70,6 +82,15 @@ def _health(job: JobSpec, secrets: Secrets) -> AbstractContextManager[Health | N
     from orchestrator.edge.health import Health
 
     return Health(job, job.health, secrets.mask)
+
+
+def _backends(job: JobSpec) -> Mapping[str, Make]:
+    """What the user has named to run workers, which is rare."""
+    if all(group.worker.backend is None for group in job.groups):
+        return {}
+    from orchestrator.edge.backends import load_backends
+
+    return load_backends(job)
 
 
 def _plan_server(job: JobSpec) -> EmbeddedServer | None:
@@ -85,8 +106,9 @@ async def _run(
     secrets: Secrets,
     processes: Processes,
     server: EmbeddedServer | None,
-    health: Health | None,
     *,
+    health: Health | None,
+    backends: Mapping[str, Make],
     job_yaml: str,
     publication: Publication,
 ) -> int:
@@ -113,7 +135,15 @@ async def _run(
     connection, stores = _rendezvous(job, publication, server, journal)
     connection.on_moved = lambda: processes.bequeath(last_will(stores.values(), "its agent died"))
     connection.on_moved()
-    agent = Agent(job, processes=processes, connection=connection, stores=stores, journal=journal, tailer=tailer)
+    agent = Agent(
+        job,
+        processes=processes,
+        connection=connection,
+        stores=stores,
+        journal=journal,
+        tailer=tailer,
+        backends=backends,
+    )
     terminal.begin(server.shared_url if server is not None else None)
     _follow(health, agent, journal)
     with _Signals(job, agent):

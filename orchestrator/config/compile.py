@@ -143,7 +143,7 @@ def _worker(job: JobConfig, host: Host, report: Report, *, told: bool) -> Worker
             report.problem("worker.cmd", MISSING, "say what to run: orchestrate -- python train.py")
         return None
     cmd = resolved(worker.cmd, job.recipe.dir, host)
-    if report.clean("worker.env.PATH", "worker.cwd", "worker.cmd"):
+    if worker.backend is None and report.clean("worker.env.PATH", "worker.cwd", "worker.cmd"):
         check_program(cmd[0], worker.env, cwd, host, report)
     return WorkerSpec(
         cmd=(*cmd, *flag_arguments(worker.flags, worker.flags_style)),
@@ -153,6 +153,7 @@ def _worker(job: JobConfig, host: Host, report: Report, *, told: bool) -> Worker
         umask=worker.umask,
         limits=dict(worker.limits),
         affinity=affinity,
+        backend=worker.backend,
     )
 
 

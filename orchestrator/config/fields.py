@@ -29,6 +29,7 @@ NODE = (
     "worker.nproc",
     "worker.cwd",
     "worker.affinity",
+    "worker.backend",
 )
 """What each node decides for itself."""
 

@@ -14,7 +14,7 @@ from signal import SIGTERM, SIGUSR1, SIGUSR2
 
 from orchestrator.config.command import Flag, command, env_value, flag_value
 from orchestrator.config.convert import Choices, choice, key, section
-from orchestrator.config.health import HealthDisabled, HealthHttp
+from orchestrator.config.health import HealthDisabled, HealthHttp, class_name
 from orchestrator.config.process import Limit, cpus, limits
 from orchestrator.config.readers import (
     catchable,
@@ -64,6 +64,7 @@ class WorkerConfig:
     umask: int | None = key(optional(umask), default=None)
     limits: Mapping[str, Limit] = key(limits, default={})
     affinity: str | frozenset[int] | None = key(optional(cpus), default=None)
+    backend: str | None = key(optional(class_name), default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,6 +86,7 @@ class WorkerSpec:
     umask: int | None = None
     limits: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)  # soft, hard; None: unlimited
     affinity: tuple[frozenset[int], ...] = ()  # the processors of each, by local rank; empty: as they are
+    backend: str | None = None  # the user's class that runs them, as package.module:Class; None: this node's processes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from orchestrator.core.snapshot import Snapshot
 from orchestrator.core.specs import JobSpec
 from orchestrator.core.words import Event, Outcome
 from orchestrator.edge.backend import WorkerBackend
+from orchestrator.edge.backends import Make
 from orchestrator.edge.company import Company
 from orchestrator.edge.group_agent import GroupAgent
 from orchestrator.edge.journal import Journal
@@ -31,7 +32,7 @@ from orchestrator.errors import ExitCode
 
 
 class Agent:
-    """One node's part in one run. ``stores`` and ``backends`` are by role; workers without a backend are processes."""
+    """One node's part in one run. ``stores`` are by role, and so are ``backends``: how to make one, if it is your own."""
 
     def __init__(
         self,
@@ -42,18 +43,18 @@ class Agent:
         stores: Mapping[str, GroupStore],
         journal: Journal,
         tailer: Tailer | None = None,
-        backends: Mapping[str, WorkerBackend] | None = None,
+        backends: Mapping[str, Make] | None = None,
     ) -> None:
         self._job = job
         self._journal = journal
         mine = admitted(job.groups, job.node.name)
         self._company = Company(job, mine, connection, self._log) if len(job.groups) > 1 else None
-        given = backends or {}
+        own = backends or {}
         self.groups = tuple(
             GroupAgent(
                 job,
                 group,
-                backend=given.get(group.role) or LocalBackend(processes),
+                backend=own.get(group.role, _as_it_is)(LocalBackend(processes)),
                 processes=processes,
                 connection=connection,
                 store=stores[group.role],
@@ -144,6 +145,10 @@ class Agent:
         found = self._company.verdict if self._company is not None else None
         closed = self._company.closing(found.role) if self._company is not None and found is not None else None
         return united(results, found, closed)
+
+
+def _as_it_is(local: LocalBackend) -> WorkerBackend:
+    return local
 
 
 def _closed(group: GroupAgent) -> Closed | None:

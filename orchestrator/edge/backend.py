@@ -45,8 +45,9 @@ BackendEvent = Spawned | SpawnFailed | Exited | Fenced | BackendLost
 class WorkerBackend(Protocol):
     """One group's workers on one node. Called from the agent's event loop only; nothing here may block it.
 
-    Made as ``cls(job, group)`` from the `JobSpec` and the `GroupSpec`. Handles are numbers by which agent and backend
-    mean one worker; they are never used twice.
+    Made as ``cls(job, group, local)``: the `JobSpec`, the `GroupSpec`, and the backend that would run the workers as
+    this node's processes, for one that only changes something about that. Handles are numbers by which agent and
+    backend mean one worker; they are never used twice.
     """
 
     def attach(self, hear: Callable[[BackendEvent], None]) -> None:

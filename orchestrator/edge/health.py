@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import threading
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from typing import Any, ClassVar, Self
 
 from orchestrator.core.roles import admitted
@@ -22,9 +20,12 @@ from orchestrator.core.snapshot import Snapshot, metrics
 from orchestrator.core.specs import HealthSpec, JobSpec
 from orchestrator.edge.httpd import Answer, HttpServer, Request
 from orchestrator.edge.journal import Journal, Record, plain
+from orchestrator.edge.plugins import imported, problem, said
 from orchestrator.errors import ConfigError, Problem
 
 STOP_WITHIN_S = 10.0
+KEY = "health.server"
+REMEDY = "subclass orchestrator.HealthCheckServer"
 BEAT_S = 1.0  # between two turns of a loop that has nothing to do
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -209,7 +210,7 @@ class Health:
 
 def start_server(spec: HealthSpec, board: Board) -> Any:  # noqa: ANN401 - the user's class may be anything with `stop`
     """Start the server that ``spec`` names. Raises ConfigError, with the user's own error in it, if that fails."""
-    cls = HealthCheckServer if spec.server is None else _imported(spec.server)
+    cls = HealthCheckServer if spec.server is None else imported(spec.server, KEY, ("start", "stop"), REMEDY)
     try:
         server = cls(alive_callback=board.alive, port=spec.port, timeout=spec.timeout_s)
         if isinstance(server, HealthCheckServer):
@@ -217,11 +218,12 @@ def start_server(spec: HealthSpec, board: Board) -> Any:  # noqa: ANN401 - the u
         server.start()
     except OSError as error:
         if spec.server is not None and not isinstance(error, ConnectionError) and error.errno is None:
-            raise _failed(spec.server, "cannot be started", error) from None
+            raise problem(KEY, f"{spec.server!r} cannot be started", error, "correct it") from None
         fact = f"cannot listen on {spec.host}, port {spec.port}: {error.strerror or error}"
         raise ConfigError([Problem("health.port", fact, "choose another, or 0 for a free one")]) from None
     except Exception as error:  # noqa: BLE001 - the user's own code
-        raise _failed(spec.server or "the health check server", "cannot be started", error) from None
+        who = spec.server or "the health check server"
+        raise problem(KEY, f"{who!r} cannot be started", error, "correct it") from None
     return server
 
 
@@ -233,7 +235,7 @@ def stop_server(server: Any) -> str:  # noqa: ANN401 - as above
         try:
             server.stop()
         except Exception as error:  # noqa: BLE001 - the user's own code
-            trouble.append(f"health.server: stop() failed: {_said(error)}")
+            trouble.append(f"health.server: stop() failed: {said(error)}")
 
     thread = threading.Thread(target=stop, name="health stop", daemon=True)
     thread.start()
@@ -241,27 +243,3 @@ def stop_server(server: Any) -> str:  # noqa: ANN401 - as above
     if thread.is_alive():
         return f"health.server: stop() has not returned within {STOP_WITHIN_S:g} s"
     return trouble[0] if trouble else ""
-
-
-def _imported(name: str) -> Any:  # noqa: ANN401 - checked only for what is needed
-    module, _, path = name.partition(":")
-    try:
-        found: Any = import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's own module
-        raise _failed(name, "cannot be imported", error) from None
-    missing = [method for method in ("start", "stop") if not callable(getattr(found, method, None))]
-    if not isinstance(found, type) or missing:
-        fact = f"{name!r} is no class with start() and stop()"
-        raise ConfigError([Problem("health.server", fact, "subclass orchestrator.HealthCheckServer")])
-    return found
-
-
-def _failed(name: str, what: str, error: BaseException) -> ConfigError:
-    remedy = f"is it in PYTHONPATH? ({os.environ.get('PYTHONPATH') or 'not set'})" if "import" in what else "correct it"
-    return ConfigError([Problem("health.server", f"{name!r} {what}: {_said(error)}", remedy)])
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"

@@ -407,7 +407,7 @@ BAD = [
         ["worker=3"],
         None,
         [
-            "worker: 3 is not a mapping; known: affinity, cmd, cwd, env, flags, flags_style, limits, nproc, umask [override worker=3]",
+            "worker: 3 is not a mapping; known: affinity, backend, cmd, cwd, env, flags, flags_style, limits, nproc, umask [override worker=3]",
         ],
     ),
     Bad(
