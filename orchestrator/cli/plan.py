@@ -23,7 +23,7 @@ from orchestrator.core.affinity import ranges
 from orchestrator.core.failures import signal_name
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.roles import admits
-from orchestrator.core.specs import GroupSpec, HealthSpec, Need, SuccessKind, SuccessPolicy, WatchdogKind
+from orchestrator.core.specs import GroupSpec, HealthSpec, LogsSpec, Need, SuccessKind, SuccessPolicy, WatchdogKind
 from orchestrator.core.table import Row, build
 from orchestrator.errors import ConfigError, Problem
 
@@ -165,7 +165,7 @@ def text(job: Job) -> str:
     lines += ["", "stop", f"  {signal_name(stop.signal)}, {stop.grace_s:g} s later SIGKILL"]
     lines += [f"  {signal_name(number)} goes to the workers" for number in sorted(stop.forward)]
     lines += [f"  {signal_name(number)} ends the agent with exit code 75" for number in sorted(stop.preempt)]
-    lines += ["", "logs", f"  {spec.logs.kind}, in {shown(spec.logs.dir)}"]
+    lines += ["", "logs", f"  {spec.logs.kind}, in {shown(spec.logs.dir)}{_kept(spec.logs)}"]
     if spec.health is not None:
         lines += ["", "health", f"  {_health_line(spec.health)}"]
     lines += ["", "settings that differ from conf/"]
@@ -174,6 +174,12 @@ def text(job: Job) -> str:
         table = graph.text(machine(job, group)).splitlines()
         lines += ["", f"machine of {group.role}", *(f"  {line}" for line in table)]
     return "\n".join(lines) + "\n"
+
+
+def _kept(logs: LogsSpec) -> str:
+    kept = f"; of each file the newest {logs.max_bytes} bytes" if logs.max_bytes is not None else ""
+    slowed = f"; at most {logs.console_bytes_per_s} bytes/s shown" if logs.console_bytes_per_s is not None else ""
+    return kept + slowed
 
 
 def _health_line(health: HealthSpec) -> str:

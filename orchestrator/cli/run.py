@@ -107,7 +107,7 @@ async def _run(
     terminal = Terminal(console, colour=console.colour, job=job, level=os.environ.get("LOGLEVEL", "INFO"))
     journal = _journal(job, secrets, console, terminal)
     processes.on_news = partial(journal.write, round=0)
-    tailer = Tailer(console) if job.logs.kind is LogsKind.TEE else None
+    tailer = Tailer(console, bytes_per_s=job.logs.console_bytes_per_s) if job.logs.kind is LogsKind.TEE else None
     if tailer is not None:
         tailer.start()
     connection, stores = _rendezvous(job, publication, server, journal)

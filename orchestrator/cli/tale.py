@@ -160,14 +160,15 @@ def lines_of(record: Mapping[str, Any], job: JobSpec) -> list[Line]:
 
 def _problem(event: str, record: Mapping[str, Any], job: JobSpec) -> Line | None:
     because = _because(record)
-    lost = record.get("dropped")
     text = {
         "server_lost": f"the rendezvous server does not answer{because}; {_meanwhile(record, job)}",
         "member_lost": str(record.get("reason") or "a node was lost"),  # it names them
         "lease_lost": f"this node's lease has lapsed{because}",
         "fenced": f"this node's workers were killed, for others may soon start in their place{because}",
         "lease_late": f"the lease is renewed late{because}",
-        "log_degraded": f"the journal can be written again; it lacks {counted(lost, 'record')}",
+        "log_degraded": _degraded(record),
+        "log_trimmed": f"{shown(str(record.get('path')))} is over logs.max_bytes: its oldest output is removed, and so "
+        "will that of others",
         "worker_hung": f"rank {record.get('rank', '?')} {_hangs(record)}{because}",
         "watchdog_off": f"the watchdog is off{because}",
         "watchdog_refused": f"the watchdog cannot use what it was told{because}",
@@ -180,6 +181,13 @@ def _problem(event: str, record: Mapping[str, Any], job: JobSpec) -> Line | None
 
 def _pids(record: Mapping[str, Any]) -> str:
     return ", ".join(str(pid) for pid in record.get("pids", ()))
+
+
+def _degraded(record: Mapping[str, Any]) -> str:
+    """The journal's own records were lost, or workers' logs are not what they should be."""
+    if "path" in record:
+        return f"{shown(str(record['path']))}: {record.get('reason')}"
+    return f"the journal can be written again; it lacks {counted(record.get('dropped'), 'record')}"
 
 
 def _hangs(record: Mapping[str, Any]) -> str:

@@ -234,4 +234,6 @@ def _logs(logs: LogsFiles | LogsTee | LogsInherit, run_dir: str, host: Host) -> 
         dir=normpath(join_path(host.cwd, given)) if given else join_path(run_dir, "logs"),
         prefix=tee.prefix,
         console=tee.console,
+        max_bytes=None if isinstance(logs, LogsInherit) else logs.max_bytes,
+        console_bytes_per_s=tee.console_bytes_per_s,
     )

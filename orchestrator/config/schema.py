@@ -169,6 +169,7 @@ class LogsFiles:
 
     kind: str = "files"
     dir: str | None = key(optional(text), default=None)
+    max_bytes: int | None = key(optional(whole(65536)), default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,8 +178,10 @@ class LogsTee:
 
     kind: str = "tee"
     dir: str | None = key(optional(text), default=None)
+    max_bytes: int | None = key(optional(whole(65536)), default=None)
     prefix: str = key(text, default="[{role}{rank}] ")
     console: frozenset[int] | None = key(console, default=None)
+    console_bytes_per_s: int | None = key(optional(whole(1)), default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -228,6 +228,8 @@ class LogsSpec:
     dir: str
     prefix: str
     console: frozenset[int] | None = None
+    max_bytes: int | None = None  # of each file the newest so many are kept
+    console_bytes_per_s: int | None = None  # of all that is shown; more is left out there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from orchestrator.edge.backend import WorkerBackend
 from orchestrator.edge.deaths import Deaths
 from orchestrator.edge.failed import Failed, FailureBook
 from orchestrator.edge.guard.client import Exited, Spawned, SpawnFailed
+from orchestrator.edge.logs import Logs
 from orchestrator.edge.messages import Message, Post
 from orchestrator.edge.probes import Probes
 from orchestrator.edge.processes import Processes
@@ -55,8 +56,9 @@ class LocalWorkers:
         self._workers: dict[int, Worker] = {}
         self._seat: Seat | None = None
         self._told: set[Event] = set()
-        self._starter = Starter(job, group, backend=backend, tailer=tailer, watchdog=watchdog, store=store)
-        self._deaths = Deaths(group, job.node.name, logged=self._starter.keeps_logs)
+        self._logs = Logs(job, group.role, tailer, log)
+        self._starter = Starter(job, group, backend=backend, logs=self._logs, watchdog=watchdog, store=store)
+        self._deaths = Deaths(group, job.node.name, logged=self._logs.kept)
         self.failed = FailureBook()
         self._probes: Probes | None = None
         if group.probes is not None:
@@ -89,6 +91,7 @@ class LocalWorkers:
         workers = [self._starter.new(place) for place in places(seat, self._group.worker.nproc)]
         self._workers = {worker.handle: worker for worker in workers}
         problems = await self._starter.prepare(workers)
+        self._logs.keep(workers)
         for worker, problem in zip(workers, problems, strict=True):
             if problem is None:
                 self._starter.spawn(worker)
@@ -143,6 +146,7 @@ class LocalWorkers:
     async def end(self) -> None:
         """No worker is left, and none will be started: wait for the last explanations of failures."""
         await self.failed.end()
+        self._logs.end()
         self._starter.close()
         self._deaths.close()
 

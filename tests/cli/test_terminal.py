@@ -165,6 +165,15 @@ def test_the_first_signal_stops_and_the_second_kills() -> None:
     assert told.hear("stop_requested", signal=15) == ["SIGTERM again: killing now"]
 
 
+def test_logs_that_are_cut_or_lost_are_told() -> None:
+    told = Told()
+    cut = "/logs/0/stdout.log is over logs.max_bytes: its oldest output is removed, and so will that of others"
+    assert told.hear("log_trimmed", path="/logs/0/stdout.log", max_bytes=70000) == [cut]
+    assert told.hear("log_degraded", path="/logs", reason="no space left") == ["/logs: no space left"]
+    lacks = "the journal can be written again; it lacks 3 records"
+    assert told.hear("log_degraded", dropped=3) == [lacks]
+
+
 def test_without_workers_there_is_nobody_to_give_a_grace_period() -> None:
     told = Told()
     told.hear("transition", number=0, **transition("INIT", "RENDEZVOUS", "agent_started", ""))

@@ -395,6 +395,15 @@ BAD = [
         ],
     ),
     Bad(
+        "limits of logs that are none",
+        ["logs.max_bytes=1000", "logs.console_bytes_per_s=1M", *RUN],
+        None,
+        [
+            "logs.max_bytes: 1000 is too small; allowed: a whole number from 65536 [override logs.max_bytes=1000]",
+            "logs.console_bytes_per_s: '1M' is not a whole number; allowed: a whole number from 1 [override logs.console_bytes_per_s=1M]",
+        ],
+    ),
+    Bad(
         "no section",
         ["restart.budget=null", *RUN],
         None,
