@@ -339,6 +339,7 @@ DEFAULTS: Mapping[str, object] = {
     "stop.forward": ["USR1", "USR2"],
     "stop.preempt_signals": [],
     "stop.kill_wait_s": 10,
+    "stop.dump": False,
     "rendezvous.kind": "embedded",
     "rendezvous.listen": None,
     "rendezvous.join_timeout_s": 600,
@@ -355,6 +356,7 @@ DEFAULTS: Mapping[str, object] = {
 FROM_ENVIRONMENT = {
     "run_id": ("SLURM_JOB_ID", "SLURM_STEP_ID"),
     "node.rank": ("SLURM_NODEID",),
+    "stop.platform_grace_s": ("SLURM_JOB_ID", "KUBERNETES_SERVICE_HOST"),
     "logs.prefix": ("TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE",),
 }
 

@@ -24,6 +24,7 @@ from orchestrator.cli.report import (
 from orchestrator.cli.round_lines import group_of, restart_decided_line, round_settled_line
 from orchestrator.core.failures import Failure, signal_name
 from orchestrator.core.specs import JobSpec, LogsKind, OnIsolation
+from orchestrator.core.stopping import in_time
 from orchestrator.edge.embedded import LOG_NAME
 
 QUIET = {"worker_started", "worker_exited", "failure_reported"}  # told by what they lead to, if they lead anywhere
@@ -170,6 +171,7 @@ def _problem(event: str, record: Mapping[str, Any], job: JobSpec) -> Line | None
         "log_trimmed": f"{shown(str(record.get('path')))} is over logs.max_bytes: its oldest output is removed, and so "
         "will that of others",
         "worker_hung": f"rank {record.get('rank', '?')} {_hangs(record)}{because}",
+        "worker_stuck": f"rank {record.get('rank', '?')} does not stop; its stacks are in the journal{because}",
         "watchdog_off": f"the watchdog is off{because}",
         "watchdog_refused": f"the watchdog cannot use what it was told{because}",
         "probe_failed": f"rank {record.get('rank', '?')} failed its {record.get('probe', '')} probe{because}",
@@ -229,10 +231,14 @@ def stop_line(record: Mapping[str, Any], job: JobSpec, *, again: bool, idle: boo
     number = record.get("signal")
     name = signal_name(number) if isinstance(number, int) else "stop requested"
     if again:
-        return Line(f"{name} again: killing now", "warn", logging.WARNING)
+        then = "workers have been told" if number in job.stop.preempt else "killing now"
+        return Line(f"{name} again: {then}", "warn", logging.WARNING)
     if idle:
         return Line(f"{name}: leaving the run", "warn", logging.WARNING)
-    return Line(f"{name}: stopping, grace {job.stop.grace_s:g} s; again to kill now", "warn", logging.WARNING)
+    ladder = in_time(job.stop, number) if isinstance(number, int) else job.stop
+    cut = " (stop.platform_grace_s)" if ladder.grace_s < job.stop.grace_s else ""
+    hint = "" if number in job.stop.preempt else "; again to kill now"
+    return Line(f"{name}: stopping, grace {ladder.grace_s:g} s{cut}{hint}", "warn", logging.WARNING)
 
 
 def _because(record: Mapping[str, Any]) -> str:

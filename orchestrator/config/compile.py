@@ -223,6 +223,8 @@ def _stop(stop: StopDefault) -> StopPolicy:
         kill_wait_s=stop.kill_wait_s,
         forward=frozenset(stop.forward) - preempt,  # one signal has one meaning, and the chosen one beats the default
         preempt=preempt,
+        dump=stop.dump,
+        platform_grace_s=stop.platform_grace_s,
     )
 
 

@@ -161,6 +161,8 @@ class StopDefault:
     forward: tuple[int, ...] = key(list_of(catchable), default=(int(SIGUSR1), int(SIGUSR2)))
     preempt_signals: tuple[int, ...] = key(list_of(catchable), default=())
     kill_wait_s: float = key(seconds, default=10.0)
+    dump: bool = key(flag, default=False)
+    platform_grace_s: float | None = key(optional(seconds), default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -218,6 +218,8 @@ class StopPolicy:
     kill_wait_s: float
     forward: frozenset[int] = frozenset()  # signals to the agent that go to workers as they are
     preempt: frozenset[int] = frozenset()  # signals to the agent that end it with exit code 75
+    dump: bool = False  # whether those who take long are asked for their stacks
+    platform_grace_s: float | None = None  # so long after its signal the platform kills everything
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
