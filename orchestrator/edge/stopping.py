@@ -37,7 +37,7 @@ class Stopping:
         self._deadline: asyncio.TimerHandle | None = None
 
     def hasten(self, policy: StopPolicy) -> None:
-        """Stop by ``policy`` from now on: a stop under way, and those to come, have no more than its grace, from now."""
+        """Stop by ``policy`` from now on: a stop under way, and one to come, has no more than its grace, from now."""
         loop = asyncio.get_running_loop()
         if self._until_s is None:
             self._policy, self._until_s = policy, loop.time() + policy.grace_s
