@@ -38,6 +38,7 @@ class Starter:
         self._watchdog = watchdog
         self._store = store
         self._making = FileThread("workers' directories")
+        self._environ = dict(os.environ)  # decoded once, not for each of very many workers
 
     def new(self, place: Place) -> Worker:
         """A worker at that place, which does not run yet."""
@@ -63,7 +64,7 @@ class Starter:
             self._job,
             self._group,
             place,
-            os.environ,
+            self._environ,
             error_file=str(worker.error_file),
             result_file=str(worker.result_file),
             store=self._store,
