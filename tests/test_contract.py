@@ -339,6 +339,7 @@ DEFAULTS: Mapping[str, object] = {
     "stop.forward": ["USR1", "USR2"],
     "stop.preempt_signals": [],
     "stop.kill_wait_s": 10,
+    "stop.dump": False,
     "rendezvous.kind": "embedded",
     "rendezvous.listen": None,
     "rendezvous.join_timeout_s": 600,
@@ -349,10 +350,13 @@ DEFAULTS: Mapping[str, object] = {
     "logs.kind": "tee",
     "logs.dir": None,
     "logs.console": "all",
+    "logs.max_bytes": None,
+    "logs.console_bytes_per_s": None,
 }
 FROM_ENVIRONMENT = {
     "run_id": ("SLURM_JOB_ID", "SLURM_STEP_ID"),
     "node.rank": ("SLURM_NODEID",),
+    "stop.platform_grace_s": ("SLURM_JOB_ID", "KUBERNETES_SERVICE_HOST"),
     "logs.prefix": ("TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE",),
 }
 
@@ -403,7 +407,8 @@ def test_the_keys_of_the_choices_that_are_no_default() -> None:
     assert redis.pop("url") is None
     for name in ("join_timeout_s", "last_call_s", "lease_s", "scale_up_s", "server_grace_s"):
         assert redis[name] == DEFAULTS[f"rendezvous.{name}"]
-    assert yaml.safe_load((conf / "logs" / "files.yaml").read_text())["dir"] is None
+    files = yaml.safe_load((conf / "logs" / "files.yaml").read_text())
+    assert files == {"kind": "files", "dir": None, "max_bytes": None}
 
 
 # -- commands

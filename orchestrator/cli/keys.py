@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from orchestrator.cli.paths import data_dir
 
 _FROM_ENV = re.compile(r"\$\{oc\.env:\w+,(.*?)\}(?=['\s]|$)")
+_IF_SET = re.compile(r"\$\{orchestrate\.if_set:.*,(\w+),\w+\}(?=\s|$)")
 _MADE_UP = re.compile(r"\$\{orchestrate\.\w+:.*\}(?=\s|$)")
 _COMMENTED = re.compile(r"^( *\w+: )(\$\{.*?\})( +# .*)$", re.MULTILINE)
 _CHOICE = re.compile(r"^  - (\w+): (?:\$\{orchestrate\.\w+:)?(?:\$\{.*,)?(\w+)")  # some ask a variable
@@ -42,4 +43,5 @@ def _plain(text: str) -> str:
 
 
 def _looked_up(text: str) -> str:
-    return _FROM_ENV.sub(lambda found: found[1].strip('"'), _MADE_UP.sub("(made up)", text))
+    text = _MADE_UP.sub("(made up)", _IF_SET.sub(lambda found: found[1], text))
+    return _FROM_ENV.sub(lambda found: found[1].strip('"'), text)

@@ -11,6 +11,7 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from signal import SIGTERM
 from typing import Any
 
 from orchestrator.cli import argv, resolvers
@@ -23,7 +24,8 @@ from orchestrator.core.affinity import ranges
 from orchestrator.core.failures import signal_name
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.roles import admits
-from orchestrator.core.specs import GroupSpec, HealthSpec, Need, SuccessKind, SuccessPolicy, WatchdogKind
+from orchestrator.core.specs import GroupSpec, HealthSpec, LogsSpec, Need, SuccessKind, SuccessPolicy, WatchdogKind
+from orchestrator.core.stopping import in_time
 from orchestrator.core.table import Row, build
 from orchestrator.errors import ConfigError, Problem
 
@@ -163,9 +165,12 @@ def text(job: Job) -> str:
     lines += ["", "rendezvous", *_rendezvous_lines(job)]
     stop = spec.stop
     lines += ["", "stop", f"  {signal_name(stop.signal)}, {stop.grace_s:g} s later SIGKILL"]
+    if stop.platform_grace_s is not None:
+        within = in_time(stop, SIGTERM)
+        lines += [f"  {within.grace_s:g} s when the platform asks, which kills {stop.platform_grace_s:g} s later"]
     lines += [f"  {signal_name(number)} goes to the workers" for number in sorted(stop.forward)]
     lines += [f"  {signal_name(number)} ends the agent with exit code 75" for number in sorted(stop.preempt)]
-    lines += ["", "logs", f"  {spec.logs.kind}, in {shown(spec.logs.dir)}"]
+    lines += ["", "logs", f"  {spec.logs.kind}, in {shown(spec.logs.dir)}{_kept(spec.logs)}"]
     if spec.health is not None:
         lines += ["", "health", f"  {_health_line(spec.health)}"]
     lines += ["", "settings that differ from conf/"]
@@ -174,6 +179,12 @@ def text(job: Job) -> str:
         table = graph.text(machine(job, group)).splitlines()
         lines += ["", f"machine of {group.role}", *(f"  {line}" for line in table)]
     return "\n".join(lines) + "\n"
+
+
+def _kept(logs: LogsSpec) -> str:
+    kept = f"; of each file the newest {logs.max_bytes} bytes" if logs.max_bytes is not None else ""
+    slowed = f"; at most {logs.console_bytes_per_s} bytes/s shown" if logs.console_bytes_per_s is not None else ""
+    return kept + slowed
 
 
 def _health_line(health: HealthSpec) -> str:

@@ -129,7 +129,7 @@ async def _run(
     terminal = Terminal(console, colour=console.colour, job=job, level=os.environ.get("LOGLEVEL", "INFO"))
     journal = _journal(job, secrets, console, terminal)
     processes.on_news = partial(journal.write, round=0)
-    tailer = Tailer(console) if job.logs.kind is LogsKind.TEE else None
+    tailer = Tailer(console, bytes_per_s=job.logs.console_bytes_per_s) if job.logs.kind is LogsKind.TEE else None
     if tailer is not None:
         tailer.start()
     connection, stores = _rendezvous(job, publication, server, journal)
@@ -251,12 +251,16 @@ def _keep(job: JobSpec, name: str, console: Console, write: Callable[[Path], obj
 
 
 class _Signals:
-    """The process's signals while an agent runs: once stops, twice kills, a third time ends this process at once."""
+    """The process's signals while an agent runs: once stops, twice kills, a third time ends this process at once.
+
+    Those that pre-empt only ever stop.
+    """
 
     def __init__(self, job: JobSpec, agent: Agent) -> None:
         self._agent = agent
         self._asked = 0
         self._forward = job.stop.forward
+        self._preempt = job.stop.preempt
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup: stays so
         self._stop = {
             number for number in (*STOP_SIGNALS, *job.stop.preempt) if not (ignored and number == signal.SIGHUP)
@@ -279,7 +283,7 @@ class _Signals:
 
     def _on_stop(self, number: int) -> None:
         number = int(signal.SIGTERM) if number == signal.SIGHUP else number  # what differs is who sends it
-        self._asked += 1
+        self._asked += number not in self._preempt  # a platform may repeat its word while workers save their work
         if self._asked > 2:  # noqa: PLR2004 - once, twice, enough
             os._exit(128 + number)  # the guard sees our end, and cleans up
         self._agent.request_stop(number)

@@ -24,6 +24,7 @@ from orchestrator.cli.report import (
 from orchestrator.cli.round_lines import group_of, restart_decided_line, round_settled_line
 from orchestrator.core.failures import Failure, signal_name
 from orchestrator.core.specs import JobSpec, LogsKind, OnIsolation
+from orchestrator.core.stopping import in_time
 from orchestrator.edge.embedded import LOG_NAME
 
 QUIET = {"worker_started", "worker_exited", "failure_reported"}  # told by what they lead to, if they lead anywhere
@@ -160,15 +161,17 @@ def lines_of(record: Mapping[str, Any], job: JobSpec) -> list[Line]:
 
 def _problem(event: str, record: Mapping[str, Any], job: JobSpec) -> Line | None:
     because = _because(record)
-    lost = record.get("dropped")
     text = {
         "server_lost": f"the rendezvous server does not answer{because}; {_meanwhile(record, job)}",
         "member_lost": str(record.get("reason") or "a node was lost"),  # it names them
         "lease_lost": f"this node's lease has lapsed{because}",
         "fenced": f"this node's workers were killed, for others may soon start in their place{because}",
         "lease_late": f"the lease is renewed late{because}",
-        "log_degraded": f"the journal can be written again; it lacks {counted(lost, 'record')}",
+        "log_degraded": _degraded(record),
+        "log_trimmed": f"{shown(str(record.get('path')))} is over logs.max_bytes: its oldest output is removed, and so "
+        "will that of others",
         "worker_hung": f"rank {record.get('rank', '?')} {_hangs(record)}{because}",
+        "worker_stuck": f"rank {record.get('rank', '?')} does not stop; its stacks are in the journal{because}",
         "watchdog_off": f"the watchdog is off{because}",
         "watchdog_refused": f"the watchdog cannot use what it was told{because}",
         "probe_failed": f"rank {record.get('rank', '?')} failed its {record.get('probe', '')} probe{because}",
@@ -180,6 +183,13 @@ def _problem(event: str, record: Mapping[str, Any], job: JobSpec) -> Line | None
 
 def _pids(record: Mapping[str, Any]) -> str:
     return ", ".join(str(pid) for pid in record.get("pids", ()))
+
+
+def _degraded(record: Mapping[str, Any]) -> str:
+    """The journal's own records were lost, or workers' logs are not what they should be."""
+    if "path" in record:
+        return f"{shown(str(record['path']))}: {record.get('reason')}"
+    return f"the journal can be written again; it lacks {counted(record.get('dropped'), 'record')}"
 
 
 def _hangs(record: Mapping[str, Any]) -> str:
@@ -221,10 +231,14 @@ def stop_line(record: Mapping[str, Any], job: JobSpec, *, again: bool, idle: boo
     number = record.get("signal")
     name = signal_name(number) if isinstance(number, int) else "stop requested"
     if again:
-        return Line(f"{name} again: killing now", "warn", logging.WARNING)
+        then = "workers have been told" if number in job.stop.preempt else "killing now"
+        return Line(f"{name} again: {then}", "warn", logging.WARNING)
     if idle:
         return Line(f"{name}: leaving the run", "warn", logging.WARNING)
-    return Line(f"{name}: stopping, grace {job.stop.grace_s:g} s; again to kill now", "warn", logging.WARNING)
+    ladder = in_time(job.stop, number) if isinstance(number, int) else job.stop
+    cut = " (stop.platform_grace_s)" if ladder.grace_s < job.stop.grace_s else ""
+    hint = "" if number in job.stop.preempt else "; again to kill now"
+    return Line(f"{name}: stopping, grace {ladder.grace_s:g} s{cut}{hint}", "warn", logging.WARNING)
 
 
 def _because(record: Mapping[str, Any]) -> str:

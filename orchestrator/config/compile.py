@@ -224,6 +224,8 @@ def _stop(stop: StopDefault) -> StopPolicy:
         kill_wait_s=stop.kill_wait_s,
         forward=frozenset(stop.forward) - preempt,  # one signal has one meaning, and the chosen one beats the default
         preempt=preempt,
+        dump=stop.dump,
+        platform_grace_s=stop.platform_grace_s,
     )
 
 
@@ -235,4 +237,6 @@ def _logs(logs: LogsFiles | LogsTee | LogsInherit, run_dir: str, host: Host) -> 
         dir=normpath(join_path(host.cwd, given)) if given else join_path(run_dir, "logs"),
         prefix=tee.prefix,
         console=tee.console,
+        max_bytes=None if isinstance(logs, LogsInherit) else logs.max_bytes,
+        console_bytes_per_s=tee.console_bytes_per_s,
     )

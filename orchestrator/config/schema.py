@@ -162,6 +162,8 @@ class StopDefault:
     forward: tuple[int, ...] = key(list_of(catchable), default=(int(SIGUSR1), int(SIGUSR2)))
     preempt_signals: tuple[int, ...] = key(list_of(catchable), default=())
     kill_wait_s: float = key(seconds, default=10.0)
+    dump: bool = key(flag, default=False)
+    platform_grace_s: float | None = key(optional(seconds), default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +172,7 @@ class LogsFiles:
 
     kind: str = "files"
     dir: str | None = key(optional(text), default=None)
+    max_bytes: int | None = key(optional(whole(65536)), default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,8 +181,10 @@ class LogsTee:
 
     kind: str = "tee"
     dir: str | None = key(optional(text), default=None)
+    max_bytes: int | None = key(optional(whole(65536)), default=None)
     prefix: str = key(text, default="[{role}{rank}] ")
     console: frozenset[int] | None = key(console, default=None)
+    console_bytes_per_s: int | None = key(optional(whole(1)), default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

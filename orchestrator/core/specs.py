@@ -219,6 +219,8 @@ class StopPolicy:
     kill_wait_s: float
     forward: frozenset[int] = frozenset()  # signals to the agent that go to workers as they are
     preempt: frozenset[int] = frozenset()  # signals to the agent that end it with exit code 75
+    dump: bool = False  # whether those who take long are asked for their stacks
+    platform_grace_s: float | None = None  # so long after its signal the platform kills everything
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +231,8 @@ class LogsSpec:
     dir: str
     prefix: str
     console: frozenset[int] | None = None
+    max_bytes: int | None = None  # of each file the newest so many are kept
+    console_bytes_per_s: int | None = None  # of all that is shown; more is left out there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

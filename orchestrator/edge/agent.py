@@ -90,7 +90,7 @@ class Agent:
             declares=not preempted,  # a pre-empted node leaves the run open for its return
         )
         event = Event.PREEMPTED if preempted else Event.STOP_REQUESTED
-        self._stops += 1
+        self._stops += not preempted  # that may be said more than once, and hurries nobody
         if self._stops > 1 and self._company is not None:
             self._company.hurry()
         for group in self.groups:

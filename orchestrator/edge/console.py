@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 STYLES = {"bold": b"\x1b[1m", "dim": b"\x1b[2m", "bad": b"\x1b[31m", "good": b"\x1b[32m", "warn": b"\x1b[33m"}
 _RESET = b"\x1b[0m"
+_HUES = tuple(b"\x1b[%dm" % number for number in (36, 33, 32, 35, 34, 96, 93, 92, 95, 94))  # red is for what is bad
 _ERASE = b"\r\x1b[2K"
 _NOBODY = object()
 
@@ -111,6 +112,7 @@ class Console:
         self._out = _Sink(out_fd, line if _same_device(out_fd, err_fd) else _Line())
         self.live = _is_terminal(err_fd) and environ.get("TERM", "dumb") != "dumb"
         self.colour = self.live and not environ.get("NO_COLOR")
+        self._colours = {1: self.colour and _is_terminal(out_fd), 2: self.colour}
         self._mask = mask
         self._pen = threading.Lock()  # held while writing, however long the terminal takes
         self._drawn = b""  # the status line on the screen
@@ -125,6 +127,10 @@ class Console:
     def err(self, data: bytes, *, source: object = None, lead: bytes = b"") -> None:
         """Write a worker's bytes to stderr; as `out`."""
         self._pass_on(self._err, data, source, lead)
+
+    def tinted(self, text: bytes, stream: int, hue: int) -> bytes:
+        """``text`` in one of some colours, if descriptor ``stream`` (1 or 2) shows any; equal numbers look alike."""
+        return _HUES[hue % len(_HUES)] + text + _RESET if text and self._colours[stream] else text
 
     def say(self, text: str, style: str | None = None, *, masked: bool = True) -> None:
         """Queue the launcher's own line(s) for stderr, control characters escaped; ``style`` is a key of STYLES.

@@ -17,6 +17,7 @@ from orchestrator.core.rendezvous import Seat
 from orchestrator.core.result import Ending, RunResult
 from orchestrator.core.snapshot import Snapshot, in_round
 from orchestrator.core.specs import GroupSpec, JobSpec
+from orchestrator.core.stopping import in_time
 from orchestrator.core.table import build
 from orchestrator.core.words import FINAL, Effect, Event, Outcome, State
 from orchestrator.edge.backend import BackendEvent, BackendLost, Fenced, WorkerBackend
@@ -124,6 +125,9 @@ class GroupAgent:
     def request_stop(self, message: Message, signum: int) -> None:
         """A signal to the agent ends our part in the group."""
         if self._machine.state not in FINAL:
+            ladder = in_time(self._job.stop, signum)
+            if ladder is not self._job.stop:
+                self._workers.stopping.hasten(ladder)
             self.log("stop_requested", signal=signum, reason=message.reason)
             self.post(message)
 

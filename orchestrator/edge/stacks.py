@@ -26,17 +26,18 @@ _QUIET_S = 0.1  # after so long without more, they are complete
 _LINES_MAX = 400
 
 
-async def stacks_of(pid: int, offered: int | None, file: Path) -> str:
-    """The stacks of process ``pid``, which writes them into ``file`` on the signal ``offered``."""
+async def stacks_of(pid: int, offered: int | None, file: Path, *, within_s: float | None = None) -> str:
+    """The stacks of process ``pid``, which writes them into ``file`` on the signal ``offered``; what is to be had."""
+    within_s = WITHIN_S if within_s is None else within_s
     thread = FileThread(f"stacks of {pid}")
     kernel = python = ""
     try:
-        async with asyncio.timeout(WITHIN_S):
+        async with asyncio.timeout(within_s):
             kernel = await thread.ask(partial(described, pid))
             python = "" if offered is None else await thread.ask(partial(_asked, pid, offered, file))
             python = python or await _py_spy(pid)
     except TimeoutError:
-        python = f"no stacks of Python within {WITHIN_S:g} s"
+        python = f"no stacks of Python within {within_s:g} s"
     finally:
         thread.close(0.0)
     return _joined(python, kernel)

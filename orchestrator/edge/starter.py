@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from orchestrator.core.ranks import Place, fill_in, worker_env
-from orchestrator.core.specs import GroupSpec, JobSpec, LogsKind
+from orchestrator.core.specs import GroupSpec, JobSpec
 from orchestrator.edge.backend import Program, WorkerBackend
 from orchestrator.edge.filework import FileThread
-from orchestrator.edge.tail import Tailer, render_prefix
+from orchestrator.edge.logs import Logs
 from orchestrator.edge.watchdog import Watchdog
 from orchestrator.edge.worker_files import Worker
 
@@ -28,27 +27,22 @@ class Starter:
         group: GroupSpec,
         *,
         backend: WorkerBackend,
-        tailer: Tailer | None,
+        logs: Logs,
         watchdog: Watchdog,
         store: str,
     ) -> None:
         self._job = job
         self._group = group
         self._backend = backend
-        self._tailer = tailer
+        self._logs = logs
         self._watchdog = watchdog
         self._store = store
         self._making = FileThread("workers' directories")
-        self._logs = Path(job.logs.dir, group.role).absolute()
-
-    @property
-    def keeps_logs(self) -> bool:
-        """Whether what workers write ends in files of ours."""
-        return self._job.logs.kind is not LogsKind.INHERIT
+        self._environ = dict(os.environ)  # decoded once, not for each of very many workers
 
     def new(self, place: Place) -> Worker:
         """A worker at that place, which does not run yet."""
-        directory = self._logs / str(place.seat.round) / str(place.rank)
+        directory = self._logs.home(place.seat.round, place.rank)
         return Worker(place=place, handle=self._backend.new_handle(), directory=directory)
 
     async def prepare(self, workers: Sequence[Worker]) -> list[OSError | None]:
@@ -60,24 +54,8 @@ class Starter:
             worker.make_directory()
         except OSError as error:
             return error
-        if self.keeps_logs:
-            self._tail(worker)
+        self._logs.show(worker)
         return None
-
-    def _tail(self, worker: Worker) -> None:
-        shown = self._job.logs.console
-        if self._tailer is None or (shown is not None and worker.place.rank not in shown):
-            return
-        prefix = render_prefix(
-            self._job.logs.prefix,
-            role=self._group.role,
-            rank=worker.place.rank,
-            local_rank=worker.place.local_rank,
-            node=self._job.node.name,
-            round=worker.place.seat.round,
-        )
-        self._tailer.add(worker.stdout, prefix, 1)
-        self._tailer.add(worker.stderr, prefix, 2)
 
     def spawn(self, worker: Worker) -> None:
         """Order the process; what became of it is told by the backend."""
@@ -86,7 +64,7 @@ class Starter:
             self._job,
             self._group,
             place,
-            os.environ,
+            self._environ,
             error_file=str(worker.error_file),
             result_file=str(worker.result_file),
             store=self._store,
@@ -97,8 +75,8 @@ class Starter:
             argv=fill_in(spec.cmd, self._job, self._group, place),
             env=env,
             cwd=spec.cwd,
-            stdout=str(worker.stdout) if self.keeps_logs else None,
-            stderr=str(worker.stderr) if self.keeps_logs else None,
+            stdout=str(worker.stdout) if self._logs.kept else None,
+            stderr=str(worker.stderr) if self._logs.kept else None,
             umask=spec.umask,
             limits=spec.limits,
             cpus=spec.affinity[place.local_rank] if spec.affinity else (),

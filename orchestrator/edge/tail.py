@@ -9,40 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Protocol
 
+from orchestrator.core.allowance import Allowance
 from orchestrator.edge.inotify import CLOSE_WRITE, Inotify
+from orchestrator.edge.tailed import CHUNK, SLOWED, TailedFile
 
 Stream = Literal[1, 2]  # the descriptor of the console that a file is shown on
 
-CHUNK = 64 * 1024  # beyond 128 KiB malloc gives each buffer back to the kernel, which costs more than it reads
 _TURN = 64 * CHUNK  # then the next file gets its turn, if this one is at a line's start
 _LONG_TURN = 1024 * CHUNK  # then also in the middle of a line
 _PACE_S = 0.003  # tiny writes are gathered for so long
 _POLL_S = 0.1  # where inotify is not to be had
-
-_NAME = re.compile(r"\$\{(\w+)\}|\{(\w+)\}")
-
-
-def render_prefix(template: str, **facts: object) -> bytes:
-    """Fill ``{role}``, ``{rank}``, ``{local_rank}``, ``{node}``, ``{round}`` in; torchrun's ``${role_name}`` likewise.
-
-    Names that are not among ``facts`` stay as they are written.
-    """
-    known = {**facts, "role_name": facts["role"]} if "role" in facts else facts
-
-    def fill(match: re.Match[str]) -> str:
-        name = match[1] or match[2]
-        return str(known[name]) if name in known else match[0]
-
-    return _NAME.sub(fill, template).encode(errors="surrogateescape")
 
 
 class Screen(Protocol):
@@ -54,67 +38,25 @@ class Screen(Protocol):
     def err(self, data: bytes, *, source: object = None, lead: bytes = b"") -> None:
         """Write to stderr."""
 
+    def tinted(self, text: bytes, stream: int, hue: int) -> bytes:
+        """Colour ``text``, where the terminal has colours."""
+
     def say(self, text: str, style: str | None = None) -> None:
         """Say something of our own."""
-
-
-class _File:
-    """One log file and how far it was shown."""
-
-    def __init__(self, path: str, prefix: bytes, show: Callable[..., None]) -> None:
-        self.path = path
-        self.prefix = prefix
-        self.show = show
-        self.offset = 0
-        self.limit: int | None = None  # show no more than this; set when tailing ends
-        self.unfinished_since: float | None = None  # since when an incomplete line waits at ``offset``
-        self.idle = True  # nobody seems to write: not kept open, a later write is noticed all the same
-        self._fd: int | None = None
-
-    def read(self) -> bytes:
-        """The next bytes, without moving on. Follows a file that was truncated under its writer."""
-        if self._fd is None:
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        want = CHUNK if self.limit is None else min(CHUNK, max(0, self.limit - self.offset))
-        data = os.pread(self._fd, want, self.offset)
-        if not data and want and os.fstat(self._fd).st_size < self.offset:
-            self.offset = 0
-            data = os.pread(self._fd, want, 0)
-        return data
-
-    def advance(self, data: bytes) -> None:
-        """Show ``data`` and move behind it."""
-        self.offset += len(data)
-        self.unfinished_since = None
-        if self.prefix:
-            ended = data.endswith(b"\n")
-            data = (data[:-1] if ended else data).replace(b"\n", b"\n" + self.prefix) + (b"\n" if ended else b"")
-        self.show(data, source=self, lead=self.prefix)
-
-    def size(self) -> int:
-        """The file's size, 0 if it is gone."""
-        try:
-            return Path(self.path).stat().st_size
-        except OSError:
-            return 0
-
-    def close(self) -> None:
-        """Give the descriptor back; `read` opens the file again."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
 
 
 class Tailer:
     """Shows every added file until `finish`. `add` and `finish` may be called from any thread, and do not block."""
 
-    def __init__(self, console: Screen, *, flush_s: float = 0.2) -> None:
+    def __init__(self, console: Screen, *, flush_s: float = 0.2, bytes_per_s: int | None = None) -> None:
+        """``bytes_per_s``: what more is written is left out, by lines, and counted on the console."""
         self._console = console
+        self._allowance = Allowance(bytes_per_s, time.monotonic())
         self._flush_s = flush_s
         self._known: set[str] = set()
-        self._new: deque[_File] = deque()
-        self._files: list[_File] = []
-        self._watched: dict[int, _File] = {}
+        self._new: deque[TailedFile] = deque()
+        self._files: list[TailedFile] = []
+        self._watched: dict[int, TailedFile] = {}
         self._inotify: Inotify | None = None
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._finishing = threading.Event()
@@ -130,10 +72,11 @@ class Tailer:
         self._thread = threading.Thread(target=self._run, name="tailer", daemon=True)
         self._thread.start()
 
-    def add(self, path: str | os.PathLike[str], prefix: bytes, stream: Stream) -> None:
+    def add(self, path: str | os.PathLike[str], prefix: bytes, stream: Stream, *, hue: int | None = None) -> None:
         """Show ``path`` from its beginning; it is created empty if it is missing, so add it before its worker starts.
 
-        A second ``add`` of a path changes nothing. A file that cannot be made is named on the console; no error.
+        ``hue`` colours the prefix on a terminal that can; equal numbers look alike. A second ``add`` of a path changes
+        nothing. A file that cannot be made is named on the console; no error.
         """
         name = os.fspath(path)
         if name in self._known or self._finishing.is_set():
@@ -145,7 +88,9 @@ class Tailer:
         except OSError as error:
             self._console.say(f"{name}: {error.strerror}; its output is not shown", "warn")
             return
-        self._new.append(_File(name, prefix, self._console.out if stream == 1 else self._console.err))
+        if hue is not None:
+            prefix = self._console.tinted(prefix, stream, hue)
+        self._new.append(TailedFile(name, prefix, self._console.out if stream == 1 else self._console.err))
         self._ring()
 
     def finish(self, timeout_s: float) -> bool:
@@ -171,7 +116,7 @@ class Tailer:
         os.eventfd_write(self._bell, 1)
 
     def _run(self) -> None:
-        ready: Iterable[_File] = ()
+        ready: Iterable[TailedFile] = ()
         while not self._finishing.is_set():
             fresh = self._adopt()
             more = [file for file in dict.fromkeys((*ready, *fresh, *self._overdue())) if self._pump(file)]
@@ -182,11 +127,13 @@ class Tailer:
         for file in tuple(self._files):
             while self._pump(file) and not self._abandoned.is_set():
                 pass
+            if file.left_out and not self._abandoned.is_set():
+                file.own_up()
             file.close()
         if self._inotify is not None:
             self._inotify.close()
 
-    def _adopt(self) -> list[_File]:
+    def _adopt(self) -> list[TailedFile]:
         """Take the files that were added since; each is watched first and read then, so that no write is missed."""
         fresh = []
         while self._new:
@@ -202,11 +149,11 @@ class Tailer:
                     self._inotify = None
         return fresh
 
-    def _overdue(self) -> list[_File]:
+    def _overdue(self) -> list[TailedFile]:
         now = time.monotonic()
         return [f for f in self._files if f.unfinished_since is not None and now - f.unfinished_since >= self._flush_s]
 
-    def _pump(self, file: _File) -> bool:
+    def _pump(self, file: TailedFile) -> bool:
         """Show what is new in ``file``; True if there is more and only its turn is over."""
         try:
             return self._pump_or_raise(file)
@@ -217,7 +164,7 @@ class Tailer:
             file.close()
             return False
 
-    def _pump_or_raise(self, file: _File) -> bool:
+    def _pump_or_raise(self, file: TailedFile) -> bool:
         shown = 0
         inside = False
         while shown < _TURN or (inside and shown < _LONG_TURN):
@@ -228,7 +175,7 @@ class Tailer:
             if cut == 0 and len(data) == CHUNK:
                 cut = CHUNK  # a line longer than a chunk is shown in pieces
             if cut:
-                file.advance(data[:cut])
+                self._show(file, data[:cut])
                 shown += cut
                 inside = not data.endswith(b"\n", 0, cut)
             if len(data) < CHUNK:
@@ -236,20 +183,47 @@ class Tailer:
                 return False
         return True
 
-    def _rest(self, file: _File, data: bytes) -> None:
+    def _show(self, file: TailedFile, data: bytes) -> None:
+        """Show ``data``, or as many of its lines as the console may be given."""
+        if self._allowance.limited:
+            left = self._allowance.left(time.monotonic())
+            end = data.find(b"\n", left - 1) + 1 if left else 0
+            self._allowance.spend(end or (len(data) if left else 0))
+            if end or not left:
+                if end:
+                    file.advance(data[:end])
+                if len(data) > end:
+                    file.leave_out(len(data) - end, SLOWED)
+                return
+        file.advance(data)
+
+    def _own_up(self) -> float | None:
+        """Name what was left out as soon as there is room for it; returns when that is, if it is not now."""
+        if not self._allowance.limited:
+            return None
+        silent = [file for file in self._files if file.left_out]
+        if silent and not self._allowance.left(time.monotonic()):
+            return self._allowance.due_s()
+        for file in silent:
+            file.own_up()
+        return None
+
+    def _rest(self, file: TailedFile, data: bytes) -> None:
         """At the end of the file: an unfinished line waits for its end, but not for long."""
         now = time.monotonic()
         if not data:
             if file.idle:
                 file.close()
         elif file.limit is not None or now - (file.unfinished_since or now) >= self._flush_s:
-            file.advance(data)
+            self._show(file, data)
         elif file.unfinished_since is None:
             file.unfinished_since = now
 
-    def _wait(self, limit_s: float | None) -> list[_File]:
+    def _wait(self, limit_s: float | None) -> list[TailedFile]:
         """Wait for news, at most ``limit_s`` and until the next unfinished line is due; returns what changed."""
         due = [file.unfinished_since + self._flush_s for file in self._files if file.unfinished_since is not None]
+        room_s = self._own_up()
+        due += [] if room_s is None else [room_s]
         limits = [max(0.0, min(due) - time.monotonic())] if due else []
         limits += [] if limit_s is None else [limit_s]
         limits += [] if self._inotify is not None else [_POLL_S]
@@ -267,7 +241,7 @@ class Tailer:
         with contextlib.suppress(BlockingIOError):  # it was not the bell
             os.eventfd_read(self._bell)
 
-    def _changed(self) -> list[_File]:
+    def _changed(self) -> list[TailedFile]:
         changes = self._inotify.read() if self._inotify is not None else None
         if changes is None:
             return [file for file in self._files if file.size() != file.offset]

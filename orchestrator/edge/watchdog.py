@@ -257,9 +257,13 @@ class Watchdog:
                 self.on_hang(worker, hang.why, text)
 
     async def _stacks(self, hang: Hang, worker: Worker) -> str:
-        pid = hang.pid or worker.pid or 0
+        return await stacks_of(*self.whom_to_ask(worker, hang.pid), worker.stacks_file)
+
+    def whom_to_ask(self, worker: Worker, pid: int | None = None) -> tuple[int, int | None]:
+        """The process of ``worker``'s, best ``pid``, that writes its stacks, and on which signal; None: it does not."""
+        pid = pid or worker.pid or 0
         offered = next((one for one in (pid, *self._offers) if one in self._offers and self._is_of(one, worker)), pid)
-        return await stacks_of(offered, self._offers.get(offered), worker.stacks_file)
+        return offered, self._offers.get(offered)
 
     def _is_of(self, pid: int, worker: Worker) -> bool:
         return self._whose(pid) == worker.place.local_rank

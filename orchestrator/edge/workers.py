@@ -21,10 +21,12 @@ from orchestrator.edge.backend import WorkerBackend
 from orchestrator.edge.deaths import Deaths
 from orchestrator.edge.failed import Failed, FailureBook
 from orchestrator.edge.guard.client import Exited, Spawned, SpawnFailed
+from orchestrator.edge.logs import Logs
 from orchestrator.edge.messages import Message, Post
 from orchestrator.edge.probes import Probes
 from orchestrator.edge.processes import Processes
 from orchestrator.edge.starter import Starter
+from orchestrator.edge.stopping import Stopping
 from orchestrator.edge.tail import Tailer
 from orchestrator.edge.watchdog import Watchdog
 from orchestrator.edge.worker_files import Worker
@@ -55,8 +57,10 @@ class LocalWorkers:
         self._workers: dict[int, Worker] = {}
         self._seat: Seat | None = None
         self._told: set[Event] = set()
-        self._starter = Starter(job, group, backend=backend, tailer=tailer, watchdog=watchdog, store=store)
-        self._deaths = Deaths(group, job.node.name, logged=self._starter.keeps_logs)
+        self._logs = Logs(job, group.role, tailer, log)
+        self._starter = Starter(job, group, backend=backend, logs=self._logs, watchdog=watchdog, store=store)
+        self._deaths = Deaths(group, job.node.name, logged=self._logs.kept)
+        self.stopping = Stopping(job.stop, backend, log)
         self.failed = FailureBook()
         self._probes: Probes | None = None
         if group.probes is not None:
@@ -89,6 +93,7 @@ class LocalWorkers:
         workers = [self._starter.new(place) for place in places(seat, self._group.worker.nproc)]
         self._workers = {worker.handle: worker for worker in workers}
         problems = await self._starter.prepare(workers)
+        self._logs.keep(workers)
         for worker, problem in zip(workers, problems, strict=True):
             if problem is None:
                 self._starter.spawn(worker)
@@ -99,16 +104,9 @@ class LocalWorkers:
 
     async def stop(self) -> list[int]:
         """Stop all of them and whatever they left behind; returns the pids that would not die."""
+        asked = {worker.pid: self._watchdog.whom_to_ask(worker) for worker in self._workers.values() if worker.pid}
         self._ask_no_more()
-        policy = self._job.stop
-        handles = list(self._workers)
-        if not handles:
-            return []
-        return list(
-            await self._backend.stop(
-                handles, signum=policy.signal, grace_s=policy.grace_s, kill_wait_s=policy.kill_wait_s
-            )
-        )
+        return await self.stopping.stop(list(self._workers.values()), asked) if self._workers else []
 
     def kill(self) -> None:
         """Kill them now; a stop under way ends the sooner for it."""
@@ -143,6 +141,7 @@ class LocalWorkers:
     async def end(self) -> None:
         """No worker is left, and none will be started: wait for the last explanations of failures."""
         await self.failed.end()
+        self._logs.end()
         self._starter.close()
         self._deaths.close()
 

@@ -67,6 +67,7 @@ def test_help_names_every_key_with_its_default(tmp_path: Path) -> None:
     }
     composed["logs"]["prefix"] = "[{role}{rank}] "
     composed["rendezvous"]["reopen"] = 0  # as Slurm counts
+    composed["stop"]["platform_grace_s"] = None
     assert yaml.safe_load(shown) == {**composed, **made_up}
 
 

@@ -83,12 +83,12 @@ def test_the_origin_of_a_default_is_the_file_in_conf(commands: Commands, monkeyp
 
 
 def test_the_text_says_the_same(commands: Commands) -> None:
-    said = commands.ctl(
-        "plan", "restart.rules=[{exit_codes: [3], action: fatal}]", "stop.preempt_signals=[TERM]", "--", "true"
-    )
+    limits = ("logs.max_bytes=100000", "logs.console_bytes_per_s=5000", "stop.preempt_signals=[TERM]")
+    said = commands.ctl("plan", "restart.rules=[{exit_codes: [3], action: fatal}]", *limits, "--", "true")
     assert said.code == 0
     for part in ("local rank 0: true", "at most 3 restarts in the whole run", "rule 0: exit_codes [3] -> fatal",
-                 "SIGTERM ends the agent with exit code 75", "go to", "BACKOFF", "PYTHONUNBUFFERED=1"):  # fmt: skip
+                 "SIGTERM ends the agent with exit code 75", "go to", "BACKOFF", "PYTHONUNBUFFERED=1",
+                 "of each file the newest 100000 bytes; at most 5000 bytes/s shown"):  # fmt: skip
         assert part in said.out
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.terminal import level_of
-from orchestrator.core.specs import GroupSpec, LogsKind, RestartKind
+from orchestrator.core.specs import GroupSpec, LogsKind, RestartKind, StopPolicy
 from tests.cli.test_report import CAUSE, FAILED
 from tests.cli.told import Told, settled, transition
 from tests.core.specs import group
@@ -163,6 +163,26 @@ def test_the_first_signal_stops_and_the_second_kills() -> None:
     told = Told()
     assert told.hear("stop_requested", signal=2) == ["SIGINT: stopping, grace 30 s; again to kill now"]
     assert told.hear("stop_requested", signal=15) == ["SIGTERM again: killing now"]
+
+
+def test_the_platform_s_time_is_the_grace_where_it_is_shorter() -> None:
+    told = Told(stop=StopPolicy(signal=15, grace_s=60, kill_wait_s=10, platform_grace_s=30, preempt=frozenset({10})))
+    cut = "stopping, grace 28 s (stop.platform_grace_s)"
+    assert told.hear("stop_requested", signal=10) == [f"SIGUSR1: {cut}"]
+    assert told.hear("stop_requested", signal=10) == ["SIGUSR1 again: workers have been told"]
+    told = Told(stop=StopPolicy(signal=15, grace_s=60, kill_wait_s=10, platform_grace_s=30))
+    assert told.hear("stop_requested", signal=15) == [f"SIGTERM: {cut}; again to kill now"]
+    stuck = "rank 1 does not stop; its stacks are in the journal: it ignores SIGTERM"
+    assert told.hear("worker_stuck", rank=1, pid=7, reason="it ignores SIGTERM") == [stuck]
+
+
+def test_logs_that_are_cut_or_lost_are_told() -> None:
+    told = Told()
+    cut = "/logs/0/stdout.log is over logs.max_bytes: its oldest output is removed, and so will that of others"
+    assert told.hear("log_trimmed", path="/logs/0/stdout.log", max_bytes=70000) == [cut]
+    assert told.hear("log_degraded", path="/logs", reason="no space left") == ["/logs: no space left"]
+    lacks = "the journal can be written again; it lacks 3 records"
+    assert told.hear("log_degraded", dropped=3) == [lacks]
 
 
 def test_without_workers_there_is_nobody_to_give_a_grace_period() -> None:

@@ -43,13 +43,14 @@ class Told:
 
     def __init__(
         self, spec: GroupSpec | None = None, *, colour: bool = False, level: str | int = "INFO", url: str | None = None,
-        logs: LogsKind = LogsKind.TEE, console: frozenset[int] | None = None,
+        logs: LogsKind = LogsKind.TEE, console: frozenset[int] | None = None, stop: StopPolicy | None = None,
     ) -> None:  # fmt: skip
         whole = job(spec or group())
         whole = replace(
             whole,
             rendezvous=replace(whole.rendezvous, url=url),
             logs=replace(whole.logs, kind=logs, console=console),
+            stop=stop or whole.stop,
         )
         self.styled: list[tuple[str, str | None]] = []
         self.statuses: list[str | None] = []

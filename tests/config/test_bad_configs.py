@@ -395,6 +395,24 @@ BAD = [
         ],
     ),
     Bad(
+        "stop's newer keys",
+        ["stop.dump=maybe", "stop.platform_grace_s=-1", *RUN],
+        None,
+        [
+            "stop.dump: 'maybe' is not allowed; allowed: true, false [override stop.dump=maybe]",
+            "stop.platform_grace_s: -1 is negative; allowed: seconds from 0 [override stop.platform_grace_s=-1]",
+        ],
+    ),
+    Bad(
+        "limits of logs that are none",
+        ["logs.max_bytes=1000", "logs.console_bytes_per_s=1M", *RUN],
+        None,
+        [
+            "logs.max_bytes: 1000 is too small; allowed: a whole number from 65536 [override logs.max_bytes=1000]",
+            "logs.console_bytes_per_s: '1M' is not a whole number; allowed: a whole number from 1 [override logs.console_bytes_per_s=1M]",
+        ],
+    ),
+    Bad(
         "no section",
         ["restart.budget=null", *RUN],
         None,
@@ -1237,7 +1255,7 @@ BAD = [
             "worker.nproc: 0 is too small; allowed: a whole number from 1, cpu, gpu, auto [override worker.nproc=0]",
             "restart.backoff.jitter: 2 is too large; allowed: a number from 0 to below 1 [r.yaml:6]",
             "restart.rules[0]: has no action; allowed: action: retry, retry_free or fatal [r.yaml:7]",
-            "stop.grace: unknown key; did you mean 'grace_s'? known: forward, grace_s, kill_wait_s, preempt_signals, signal [r.yaml:4]",
+            "stop.grace: unknown key; did you mean 'grace_s'? known: dump, forward, grace_s, kill_wait_s, platform_grace_s, preempt_signals, signal [r.yaml:4]",
             "stop.signal: 'TREM' is not a signal; did you mean 'TERM'? allowed: a name such as TERM, INT or USR1 [override stop.signal=TREM]",
             "worker.cmd: 'nosuch-program' is not found on the PATH of the workers; install it, give its path, or set worker.env.PATH [r.yaml:1]",
         ],

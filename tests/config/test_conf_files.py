@@ -48,6 +48,9 @@ def test_a_choice_has_exactly_the_keys_and_defaults_of_its_dataclass(group: str,
         assert data.pop("port") == "${oc.env:TORCHELASTIC_HEALTH_CHECK_PORT,0}"
     if (group, kind) == ("watchdog", "timer"):  # as torchrun's agents have it
         assert data.pop("path") == "${oc.env:TORCHELASTIC_TIMER_FILE,null}"
+    if group == "stop":  # platforms that kill are known by their variables
+        found = str(data.pop("platform_grace_s"))
+        assert all(f"${{oc.env:{name}," in found for name in ("SLURM_JOB_ID", "KUBERNETES_SERVICE_HOST"))
     report = Report()
     assert convert(cls, data, group, report) == cls()
     assert report.problems == []

@@ -212,6 +212,12 @@ def test_logs_stand_in_the_directory_of_the_run_unless_told_otherwise() -> None:
     assert compiled({"worker": {"cmd": "python"}, "logs": {"console": [0, 2]}}).logs.console == frozenset({0, 2})
 
 
+@pytest.mark.parametrize(("kind", "kept"), [("files", 70000), ("tee", 70000), ("inherit", None)])
+def test_what_is_kept_of_logs(kind: str, kept: int | None) -> None:
+    limits = {} if kind == "inherit" else {"max_bytes": 70000}
+    assert compiled({"worker": {"cmd": "python"}, "logs": {"kind": kind, **limits}}).logs.max_bytes == kept
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -19,7 +19,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def test_every_recipe_has_a_test_here() -> None:
-    tested = {"hello", "flaky", "crashloop", "hang", "elastic", "ddp", "two_roles"}
+    tested = {"hello", "flaky", "crashloop", "hang", "preempt", "elastic", "ddp", "two_roles"}
     assert {path.stem for path in RECIPES.glob("*.yaml")} == tested
 
 
@@ -69,6 +69,22 @@ def test_two_roles_start_in_their_order_and_end_with_the_trainer(launch: Launche
     (ready,) = run.events("readiness", group="data", ready=True)
     assert [event["group"] for event in run.events("worker_started") if event["ts"] < ready["ts"]] == ["data"]
     assert [event["outcome"] for event in run.events("run_decided", role="trainer")] == ["succeeded"]
+
+
+def test_preempt_saves_its_work_ends_with_75_and_goes_on_from_there(launch: Launcher, tmp_path: Path) -> None:
+    saved = f"worker.env.CHECKPOINT={tmp_path / 'checkpoint'}"
+    run = launch("recipe=preempt", saved)
+    until(lambda: "step 3" in run.stdout, "it has come to the third step")
+    run.signal(signal.SIGUSR1)
+    assert run.wait() == 75
+    assert "saved at step" in run.stdout
+    assert (run.result["restarts"], run.result["failures"]) == (0, [])
+    step = int(run.stdout.partition("saved at step ")[2].split()[0])
+    assert step >= 3
+    again = launch("recipe=preempt", saved, "worker.env.STEPS=20")
+    assert again.wait() == 0
+    assert f"going on from step {step}" in again.stdout
+    assert again.result["results"]["0"] == {"steps": 20}
 
 
 def test_elastic_takes_nodes_in_and_does_without_them(launch: Launcher) -> None:

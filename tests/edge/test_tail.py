@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import os
+import pty
 import random
+import re
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +16,8 @@ import pytest
 
 from orchestrator.edge import tail
 from orchestrator.edge.console import Console
-from orchestrator.edge.tail import CHUNK, Tailer, render_prefix
+from orchestrator.edge.tail import Tailer
+from orchestrator.edge.tailed import CHUNK, render_prefix
 from tests.edge.pipes import Reader, stalled
 from tests.edge.procs import wait_until
 
@@ -23,10 +27,10 @@ PREFIX = b"[default0] "
 class Screen:
     """A tailer on a console of two pipes."""
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_per_s: int | None = None) -> None:
         self.out, self.err = Reader(), Reader()
         self.console = Console(self.out.fd, self.err.fd, environ={})
-        self.tailer = Tailer(self.console)
+        self.tailer = Tailer(self.console, bytes_per_s=bytes_per_s)
         self.tailer.start()
 
     def end(self) -> tuple[bytes, bytes]:
@@ -276,6 +280,75 @@ def test_a_closed_terminal_ends_nothing(tmp_path: Path) -> None:
 
 def test_a_tailer_that_was_never_started_ends_at_once() -> None:
     assert Tailer(Console(1, 2)).finish(0)
+
+
+def test_beyond_the_limit_whole_lines_are_left_out_counted_and_the_file_has_them_all(tmp_path: Path) -> None:
+    screen = Screen(bytes_per_s=1000)
+    data = b"".join(b"line %05d\n" % number for number in range(20_000))
+    append(tmp_path / "log", data)
+    screen.tailer.add(tmp_path / "log", PREFIX, 1)
+    screen.out.until(b"bytes dropped: logs.console_bytes_per_s]\n")
+    append(tmp_path / "log", b"the end\n")
+    shown = screen.end()[0]
+    marks = [int(size) for size in re.findall(rb"\[(\d+) bytes dropped: logs.console_bytes_per_s\]\n", shown)]
+    lines = [line for line in shown.splitlines(keepends=True) if b"dropped" not in line]
+    assert all(re.fullmatch(rb"\[default0\] (line \d{5}|the end)\n", line) for line in lines)
+    assert sum(marks) + sum(len(line) - len(PREFIX) for line in lines) == len(data) + 8, "every byte is accounted for"
+    assert 1000 <= sum(len(line) for line in lines) < 10_000
+    assert len(marks) < 20, "not a mark for each line"
+    assert (tmp_path / "log").read_bytes() == data + b"the end\n"
+
+
+def test_the_limit_lets_a_quiet_worker_pass(tmp_path: Path) -> None:
+    screen = Screen(bytes_per_s=10_000)
+    append(tmp_path / "log", b"one\ntwo\n")
+    screen.tailer.add(tmp_path / "log", b"", 1)
+    assert screen.end()[0] == b"one\ntwo\n"
+
+
+def test_what_was_left_out_is_told_though_its_worker_writes_no_more(tmp_path: Path) -> None:
+    screen = Screen(bytes_per_s=100)
+    append(tmp_path / "log", b"line\n" * 1000)
+    screen.tailer.add(tmp_path / "log", PREFIX, 1)
+    screen.out.until(b"[4900 bytes dropped: logs.console_bytes_per_s]\n")
+    screen.end()
+
+
+def test_a_line_begins_with_the_time_at_which_it_is_shown(screen: Screen, tmp_path: Path) -> None:
+    append(tmp_path / "log", b"one\ntwo\n")
+    screen.tailer.add(tmp_path / "log", render_prefix("${time} {role}: ", role="r"), 1)
+    assert re.fullmatch(rb"(\d\d:\d\d:\d\d\.\d{3} r: (one|two)\n){2}", screen.end()[0])
+
+
+def test_each_rank_has_its_colour_on_a_terminal_and_none_elsewhere(tmp_path: Path) -> None:
+    master, fd = pty.openpty()
+    console = Console(fd, fd, environ={"TERM": "xterm"})
+    assert console.tinted(b"[0]", 1, 0) != console.tinted(b"[0]", 1, 1)
+    assert console.tinted(b"", 1, 0) == b""
+    assert Console(fd, fd, environ={"TERM": "xterm", "NO_COLOR": "1"}).tinted(b"[0]", 1, 0) == b"[0]"
+    tailer = Tailer(console)
+    tailer.start()
+    append(tmp_path / "log", b"line\n")
+    tailer.add(tmp_path / "log", PREFIX, 1, hue=3)
+    assert tailer.finish(20)
+    assert re.fullmatch(rb"\x1b\[\d+m\[default0\] \x1b\[0mline\r\n", os.read(master, 1000))
+    piped = Reader()
+    assert Console(piped.fd, fd, environ={"TERM": "xterm"}).tinted(b"[0]", 1, 0) == b"[0]", "stdout is no terminal"
+    piped.all()
+    os.close(fd)
+    os.close(master)
+
+
+def test_a_long_line_takes_bounded_memory(screen: Screen, tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as file:
+        for _ in range(100):
+            file.write(b"x" * 1_000_000)
+    tracemalloc.start()
+    screen.tailer.add(tmp_path / "log", PREFIX, 1)
+    assert screen.tailer.finish(20)
+    peak = tracemalloc.get_traced_memory()[1] - len(screen.out.data) * 2  # the reader in this test keeps them all
+    tracemalloc.stop()
+    assert peak < 10_000_000
 
 
 @pytest.mark.parametrize(

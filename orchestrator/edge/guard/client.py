@@ -53,7 +53,7 @@ __all__ = [
 
 def _absolute(path: str | None) -> str | None:
     """As the agent means it now: it may have changed its directory since the guard was launched."""
-    return None if path is None else str(Path(path).absolute())
+    return path if path is None or path.startswith("/") else str(Path(path).absolute())
 
 
 class GuardClient:

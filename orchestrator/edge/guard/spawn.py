@@ -81,12 +81,29 @@ def _limit(name: str, bounds: tuple[int | None, int | None]) -> tuple[str, int, 
 
 
 def candidates(program: Program) -> list[str]:
-    """The files that may be meant by ``argv[0]``, looked up along the PATH of the worker, not along ours."""
+    """The files that may be meant by ``argv[0]``, looked up along the PATH of the worker, not along ours.
+
+    Those that are not there are left out: a look costs less here than an execve in the child. Relative folders are
+    meant from where the worker starts, so there they stay.
+    """
     name = program.argv[0]
     if "/" in name:
         return [name]
     path = program.env.get("PATH", os.defpath)
-    return [os.path.join(folder or ".", name) for folder in path.split(":")]
+    files = [f"{folder or '.'}/{name}" for folder in path.split(":")]
+    return [file for file in files if not _is_missing(file)] or files[:1]
+
+
+def _is_missing(file: str) -> bool:
+    if file[0] != "/":
+        return False
+    try:
+        os.stat(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # it may be there, and why it cannot be run is for execve to say
+        return False
+    return False
 
 
 def start(program: Program, cgroup: str | None = None) -> tuple[int, int, int]:

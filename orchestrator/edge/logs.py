@@ -1,0 +1,63 @@
+"""Where a role's workers write, as the configuration has it: their directories, the console, and what bounds them.
+
+Invariant: workers write to their files themselves; whatever fails here costs what is shown, never what is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from orchestrator.core.specs import JobSpec, LogsKind
+from orchestrator.edge.logkeep import LogKeeper
+from orchestrator.edge.tail import Tailer
+from orchestrator.edge.tailed import render_prefix
+from orchestrator.edge.worker_files import Worker
+
+
+class Logs:
+    """The logs of one role on this node."""
+
+    def __init__(self, job: JobSpec, role: str, tailer: Tailer | None, log: Callable[..., None]) -> None:
+        self._spec = job.logs
+        self._node = job.node.name
+        self._role = role
+        self._tailer = tailer
+        self._home = Path(job.logs.dir, role).absolute()
+        self._keeper = LogKeeper(str(self._home), job.logs.max_bytes, log) if self.kept else None
+
+    @property
+    def kept(self) -> bool:
+        """Whether there are files at all."""
+        return self._spec.kind is not LogsKind.INHERIT
+
+    def home(self, round_number: int, rank: int) -> Path:
+        """The directory of one worker."""
+        return self._home / str(round_number) / str(rank)
+
+    def show(self, worker: Worker) -> None:
+        """Have what it writes shown, if that is wished. From any thread, before it starts."""
+        shown = self._spec.console
+        place = worker.place
+        if self._tailer is None or (shown is not None and place.rank not in shown):
+            return
+        prefix = render_prefix(
+            self._spec.prefix,
+            role=self._role,
+            rank=place.rank,
+            local_rank=place.local_rank,
+            node=self._node,
+            round=place.seat.round,
+        )
+        self._tailer.add(worker.stdout, prefix, 1, hue=place.rank)
+        self._tailer.add(worker.stderr, prefix, 2, hue=place.rank)
+
+    def keep(self, workers: Iterable[Worker]) -> None:
+        """Look after the files of these workers."""
+        if self._keeper is not None:
+            self._keeper.keep(path for worker in workers for path in (worker.stdout, worker.stderr))
+
+    def end(self) -> None:
+        """Nobody writes any more."""
+        if self._keeper is not None:
+            self._keeper.end()
