@@ -1,6 +1,6 @@
 """Runs one job in this process: wires the parts of the edge together, and owns what is the process's own.
 
-Signals, the terminal and being a subreaper belong to the process and therefore here, not to the agent. Invariant: an
+The terminal and being a subreaper belong to the process and therefore here, not to the agent. Invariant: an
 agent that was started ends with a guard that has nothing left, a result.json, and an exit code.
 """
 # ruff: noqa: PLC0415 - what is heavy is imported behind the guard's and the server's own start
@@ -9,39 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import secrets as randomness
-import signal
-import time
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.secrets import Secrets
 from orchestrator.core.roles import admitted
-from orchestrator.core.specs import JobSpec, LogsKind, RendezvousKind
+from orchestrator.core.specs import JobSpec, RendezvousKind
 from orchestrator.edge.guard.launch import launch
 from orchestrator.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
-    from orchestrator.cli.terminal import Terminal
     from orchestrator.core.publication import Publication
     from orchestrator.edge.agent import Agent
     from orchestrator.edge.backends import Make
-    from orchestrator.edge.console import Console
     from orchestrator.edge.embedded import EmbeddedServer
     from orchestrator.edge.health import Health
     from orchestrator.edge.journal import Journal
     from orchestrator.edge.processes import Processes
     from orchestrator.edge.redis.connection import Connection
     from orchestrator.edge.redis.group import GroupStore
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-DRAIN_WITHIN_S = 5.0  # how long the end waits for a terminal that does not take what workers wrote
 
 
 def run_job(job: JobSpec, *, job_yaml: str, publication: Publication, secrets: Secrets) -> int:
@@ -112,27 +103,20 @@ async def _run(
     job_yaml: str,
     publication: Publication,
 ) -> int:
-    from orchestrator.cli.terminal import Terminal
+    from orchestrator.cli.signals import Signals
+    from orchestrator.cli.voices import Voices
     from orchestrator.edge.agent import Agent
-    from orchestrator.edge.console import Console
     from orchestrator.edge.guard.client import become_subreaper
-    from orchestrator.edge.journal import write_result
     from orchestrator.edge.redis.group import last_will
-    from orchestrator.edge.tail import Tailer
 
     gc.freeze()  # what was imported and composed stays, and need not be looked through
     gc.enable()
     become_subreaper()  # what a dying guard leaves behind comes to us, and is swept
     processes.attach()
-    console = Console(mask=secrets.mask)
-    _keep(job, "job.yaml", console, lambda path: path.write_text(job_yaml))
-    terminal = Terminal(console, colour=console.colour, job=job, level=os.environ.get("LOGLEVEL", "INFO"))
-    journal = _journal(job, secrets, console, terminal)
-    processes.on_news = partial(journal.write, round=0)
-    tailer = Tailer(console, bytes_per_s=job.logs.console_bytes_per_s) if job.logs.kind is LogsKind.TEE else None
-    if tailer is not None:
-        tailer.start()
-    connection, stores = _rendezvous(job, publication, server, journal)
+    voices = Voices(job, secrets.mask)
+    voices.keep("job.yaml", lambda path: path.write_text(job_yaml))
+    processes.on_news = partial(voices.journal.write, round=0)
+    connection, stores = _rendezvous(job, publication, server, voices.journal)
     connection.on_moved = lambda: processes.bequeath(last_will(stores.values(), "its agent died"))
     connection.on_moved()
     agent = Agent(
@@ -140,23 +124,18 @@ async def _run(
         processes=processes,
         connection=connection,
         stores=stores,
-        journal=journal,
-        tailer=tailer,
+        journal=voices.journal,
+        tailer=voices.tailer,
         backends=backends,
     )
-    terminal.begin(server.shared_url if server is not None else None)
-    _follow(health, agent, journal)
-    with _Signals(job, agent):
+    voices.terminal.begin(server.shared_url if server is not None else None)
+    _follow(health, agent, voices.journal)
+    with Signals(job, agent):
         bug = await _take_part(agent)
         await _part(connection, server, job)
         await processes.quit()
         result = agent.result()
-        _keep(job, "result.json", console, lambda path: write_result(path, result.to_dict(), mask=secrets.mask))
-        if tailer is not None:
-            tailer.finish(DRAIN_WITHIN_S)
-        terminal.end(result.to_dict())
-        journal.close()
-        console.close(DRAIN_WITHIN_S)
+        voices.end(result)
     if bug is not None:
         raise bug
     return result.exit_code
@@ -193,23 +172,6 @@ async def _take_part(agent: Agent) -> Exception | None:
     return None
 
 
-def _journal(job: JobSpec, secrets: Secrets, console: Console, terminal: Terminal) -> Journal:
-    from orchestrator.edge.journal import Journal
-
-    journal = Journal(
-        Path(job.run_dir, "events.jsonl"),
-        run_id=job.run_id,
-        group=job.groups[0].role if len(job.groups) == 1 else "",
-        node=job.node.name,
-        clock=time.time,
-        mono=time.monotonic,
-        mask=secrets.mask,
-        on_trouble=lambda text: console.say(text, "warn"),
-    )
-    journal.subscribe(terminal)
-    return journal
-
-
 def _rendezvous(
     job: JobSpec, publication: Publication, server: EmbeddedServer | None, journal: Journal
 ) -> tuple[Connection, dict[str, GroupStore]]:
@@ -240,50 +202,3 @@ def _rendezvous(
         for group in admitted(job.groups, job.node.name)
     }
     return connection, stores
-
-
-def _keep(job: JobSpec, name: str, console: Console, write: Callable[[Path], object]) -> None:
-    """Write one of the run's files; a full disk costs the file, not the job."""
-    try:
-        write(Path(job.run_dir, name))
-    except OSError as error:
-        console.say(f"{job.run_dir}/{name}: {error.strerror}", "warn")
-
-
-class _Signals:
-    """The process's signals while an agent runs: once stops, twice kills, a third time ends this process at once.
-
-    Those that pre-empt only ever stop.
-    """
-
-    def __init__(self, job: JobSpec, agent: Agent) -> None:
-        self._agent = agent
-        self._asked = 0
-        self._forward = job.stop.forward
-        self._preempt = job.stop.preempt
-        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup: stays so
-        self._stop = {
-            number for number in (*STOP_SIGNALS, *job.stop.preempt) if not (ignored and number == signal.SIGHUP)
-        }
-
-    def __enter__(self) -> None:
-        import asyncio
-
-        self._loop = asyncio.get_running_loop()
-        for number in self._stop:
-            self._loop.add_signal_handler(number, self._on_stop, int(number))
-        for number in self._forward - self._stop:
-            self._loop.add_signal_handler(number, self._agent.forward, number)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number in self._stop | self._forward:
-            self._loop.remove_signal_handler(number)
-
-    def _on_stop(self, number: int) -> None:
-        number = int(signal.SIGTERM) if number == signal.SIGHUP else number  # what differs is who sends it
-        self._asked += number not in self._preempt  # a platform may repeat its word while workers save their work
-        if self._asked > 2:  # noqa: PLR2004 - once, twice, enough
-            os._exit(128 + number)  # the guard sees our end, and cleans up
-        self._agent.request_stop(number)

@@ -32,7 +32,7 @@ from orchestrator.errors import ExitCode
 
 
 class Agent:
-    """One node's part in one run. ``stores`` are by role, and so are ``backends``: how to make one, if it is your own."""
+    """One node's part in one run. ``stores`` are by role, and so are ``backends``: how to make one that is not ours."""
 
     def __init__(
         self,

@@ -158,6 +158,8 @@ class Nice:
 
 
 class Half:
+    def __init__(self, job: JobSpec, group: GroupSpec, local: WorkerBackend) -> None: ...
+
     def start(self, handle: int, program: Program) -> None: ...
 
 
