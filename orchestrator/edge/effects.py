@@ -15,7 +15,7 @@ from typing import assert_never
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.restart import consecutive_failures, delay_s, judge
 from orchestrator.core.result import Ending
-from orchestrator.core.specs import GroupSpec
+from orchestrator.core.specs import GroupSpec, Scope
 from orchestrator.core.words import Effect, Event, Outcome
 from orchestrator.edge.backend import WorkerBackend
 from orchestrator.edge.membership import Membership
@@ -81,13 +81,13 @@ class Performer:
         self._answers: dict[Effect, Answer] = {  # what is asked for, to be posted as the answer comes
             Effect.JOIN_ROUND: membership.join,
             Effect.AWAIT_SEAT: membership.stand_by,
-            Effect.AWAIT_DECISION: membership.decision,
+            Effect.AWAIT_DECISION: membership.reporting.decision,
             **answers,
         }
         self._redis = Lane("redis")
         self._guard = Lane("guard")
         self._tasks: list[asyncio.Task[None]] = []
-        self._reported = (0, 0)  # the round of the last report, and how severe it was
+        self._reported = (0, -1)  # the round of the last report, and how severe it was
         self.visit = 0  # the current stay in a state
         self.healthy_since: float | None = None
         self.ending: Ending | None = None
@@ -171,11 +171,11 @@ class Performer:
             case Effect.REPORT_FAILURE:
                 await self._report_failure()
             case Effect.REPORT_SUCCESS:
-                await self._membership.report_success()
+                await self._membership.reporting.success(0)
             case Effect.REPORT_LEVEL:
-                await self._membership.report_level(int(self._workers.level()))
+                await self._membership.reporting.level(int(self._workers.level()))
             case Effect.START_BACKOFF:
-                await self._membership.wait_backoff()
+                await self._membership.reporting.wait_backoff()
                 self._post(Message(event=Event.BACKOFF_ELAPSED, visit=visit))
             case Effect.LEAVE_RUN:
                 await self._leave_run()
@@ -204,11 +204,13 @@ class Performer:
         """Report what has failed; of several, those that are judged more severely than what was reported before."""
         for failure, errno in await self._workers.failed.news():
             judgement = judge(failure, self._group.restart, spawn_errno=errno)
+            if judgement.action.spares or judgement.scope is not Scope.GROUP:
+                continue  # the group stops for another one's sake
             if failure.round == self._reported[0] and judgement.action.severity <= self._reported[1]:
                 continue
             self._reported = (failure.round, judgement.action.severity)
             healthy_s = 0.0 if self.healthy_since is None else time.monotonic() - self.healthy_since
-            backoff = self._group.restart.backoff
+            backoff = judgement.backoff(self._group.restart)
             consecutive = consecutive_failures(self._seat().consecutive, healthy_s, backoff)
             wait_s = delay_s(consecutive, backoff, random.random())
-            await self._membership.report_failure(judgement, wait_s, consecutive, failure)
+            await self._membership.reporting.failure(judgement, wait_s, consecutive, failure)

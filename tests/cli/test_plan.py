@@ -87,7 +87,7 @@ def test_the_text_says_the_same(commands: Commands) -> None:
         "plan", "restart.rules=[{exit_codes: [3], action: fatal}]", "stop.preempt_signals=[TERM]", "--", "true"
     )
     assert said.code == 0
-    for part in ("local rank 0: true", "at most 3 restarts in the whole run", "rule 0: exit_codes [3] -> fatal",
+    for part in ("local rank 0: true", "at most 3 restarts in the whole run", "rule 0 ends the run: exit code 3",
                  "SIGTERM ends the agent with exit code 75", "go to", "BACKOFF", "PYTHONUNBUFFERED=1"):  # fmt: skip
         assert part in said.out
 
