@@ -215,7 +215,8 @@ class Oracle:
         if charged:
             self._charged(command, before, after, charged)
         if command.name == "replace":
-            self.must(after.outcome or (before.key, before.state) == (after.key, after.state), "a part ends no round")
+            stands = after.stands and after.key == command.key
+            self.must(stands or after.outcome or not charged, "what is replaced is a part of the round that stands")
             if after.free.keys() - before.free.keys():
                 history.free.append(command.at)
                 self._within(rules.free, history.free, command.at, "restart.free")
