@@ -30,7 +30,13 @@ class Charge:
     @property
     def is_apart(self) -> bool:
         """Whether restart.budget knows nothing of it."""
-        return "#" in self.id
+        return rule_of(self.id) is not None
+
+
+def rule_of(id_: str) -> int | None:
+    """The rule whose own budget a charge of this name is of; None: it is of restart.budget."""
+    number = id_.partition("#")[2]
+    return int(number) if number.isdecimal() else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from orchestrator.core.specs import GroupSpec, Scope
 from orchestrator.core.words import Effect, Event, Outcome
 from orchestrator.edge.backend import WorkerBackend
 from orchestrator.edge.membership import Membership
-from orchestrator.edge.messages import Message, Post
+from orchestrator.edge.messages import Message, Post, rendezvous_failed
 from orchestrator.edge.workers import LocalWorkers
 from orchestrator.errors import ExitCode, InternalError, RendezvousError
 
@@ -120,6 +120,8 @@ class Performer:
                 self._guard.orders.put_nowait((effect, self.visit))
             case Effect.KILL_WORKERS:
                 self._workers.kill()
+            case Effect.REPLACE_WORKERS:
+                self._workers.replace(self._membership.reporting.replacement)
             case Effect.REVIVE_GUARD:
                 self._guard.drop_all()  # what the dead one was to do has been done, by its death
                 self._backend.recover()
@@ -150,8 +152,7 @@ class Performer:
         try:
             await self._do(effect, visit)
         except RendezvousError as error:
-            ending = Ending(outcome=Outcome.FAILED, exit_code=int(error.exit_code), reason=str(error))
-            self._post(Message(event=Event.RENDEZVOUS_FAILED, reason=str(error), ending=ending))
+            self._post(rendezvous_failed(error))
 
     async def _do(self, effect: Effect, visit: int) -> None:
         match effect:
@@ -171,7 +172,7 @@ class Performer:
             case Effect.REPORT_FAILURE:
                 await self._report_failure()
             case Effect.REPORT_SUCCESS:
-                await self._membership.reporting.success(0)
+                await self._membership.reporting.success(self._workers.ignored)
             case Effect.REPORT_LEVEL:
                 await self._membership.reporting.level(int(self._workers.level()))
             case Effect.START_BACKOFF:
@@ -179,7 +180,7 @@ class Performer:
                 self._post(Message(event=Event.BACKOFF_ELAPSED, visit=visit))
             case Effect.LEAVE_RUN:
                 await self._leave_run()
-            case Effect.KILL_WORKERS | Effect.REVIVE_GUARD:
+            case Effect.KILL_WORKERS | Effect.REPLACE_WORKERS | Effect.REVIVE_GUARD:
                 raise InternalError(f"{effect} belongs in no lane")
             case _:
                 assert_never(effect)

@@ -31,11 +31,11 @@ from orchestrator.core.rendezvous import (
     Waiting,
 )
 from orchestrator.core.result import Ending
-from orchestrator.core.specs import GroupSpec, JobSpec
+from orchestrator.core.specs import Budget, GroupSpec, JobSpec
 from orchestrator.core.words import Event, Outcome
 from orchestrator.edge.joining import Joining
 from orchestrator.edge.lease import Fence, LeaseKeeper
-from orchestrator.edge.messages import Message, Post
+from orchestrator.edge.messages import Message, Post, rendezvous_failed
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.group import GroupStore
 from orchestrator.edge.reporting import Reporting
@@ -85,10 +85,11 @@ class Membership:
         """Restarts of the run, as far as we have heard."""
         return self._memory.charged
 
-    @property
-    def spent(self) -> int:
-        """Of these, those that count against restart.budget."""
-        return self._memory.spent
+    def remaining(self, budget: Budget) -> int | None:
+        """Charged restarts that are left; None: there is no bound, or it is not known here."""
+        if budget.max is None or budget.per_s is not None:
+            return None
+        return max(0, budget.max - self._memory.spent)
 
     def got_to(self, step: int) -> None:
         """One of our workers has said to which step it got."""
@@ -225,8 +226,7 @@ class Membership:
         self._post(Message(event=event, reason=reason, round=about))
 
     def _gone(self, error: RendezvousError) -> None:
-        ending = Ending(outcome=Outcome.FAILED, exit_code=int(error.exit_code), reason=str(error))
-        self._post(Message(event=Event.RENDEZVOUS_FAILED, reason=str(error), ending=ending))
+        self._post(rendezvous_failed(error))
 
     def closed(self, said: Closed) -> Message:
         """The run's end, as a message."""

@@ -24,6 +24,7 @@ from orchestrator.core.rendezvous import (
     Standing,
     Superseded,
     Verdict,
+    rule_of,
 )
 from orchestrator.core.restart import Judgement
 from orchestrator.core.result import Ending
@@ -127,5 +128,6 @@ class Reporting:
             charged=verdict.charged,
             delay_s=verdict.delay_ms / 1000,
             remaining=verdict.remaining,
+            rule=rule_of(verdict.id),
             reason=verdict.reason,
         )

@@ -46,10 +46,12 @@ class Starter:
         """Whether what workers write ends in files of ours."""
         return self._job.logs.kind is not LogsKind.INHERIT
 
-    def new(self, place: Place) -> Worker:
-        """A worker at that place, which does not run yet."""
-        directory = self._logs / str(place.seat.round) / str(place.rank)
-        return Worker(place=place, handle=self._backend.new_handle(), directory=directory)
+    def new(self, place: Place, incarnation: int = 0) -> Worker:
+        """A worker at that place, which does not run yet; ``incarnation`` counts the earlier ones of the round."""
+        name = f"{place.rank}.{incarnation}" if incarnation else str(place.rank)
+        directory = self._logs / str(place.seat.round) / name
+        handle = self._backend.new_handle()
+        return Worker(place=place, handle=handle, directory=directory, incarnation=incarnation)
 
     async def prepare(self, workers: Sequence[Worker]) -> list[OSError | None]:
         """Make their directories; returns, for each, why that could not be done."""
@@ -92,6 +94,7 @@ class Starter:
             store=self._store,
             watchdog=self._watchdog.path,
             stacks_file=str(worker.stacks_file),
+            incarnation=worker.incarnation,
         )
         program = Program(
             argv=fill_in(spec.cmd, self._job, self._group, place),
