@@ -59,7 +59,7 @@ class GroupAgent:
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._backend = backend
         self._membership = Membership(job, group, connection, store, post=self.post, log=self.log, fence=backend.fence)
-        self.watchdog = Watchdog(group.watchdog, self.log)
+        self.watchdog = Watchdog(group.watchdog, self.log, self._membership.got_to)
         self._workers = LocalWorkers(
             job,
             group,
@@ -71,7 +71,6 @@ class GroupAgent:
             post=self.post,
             log=self.log,
         )
-        self.watchdog.on_step = self._membership.got_to
         answers: dict[Effect, Answer] = {}
         if group.preflight is not None:
             look = Preflight(job, group.role, group.preflight, processes, connection, log=self.log)

@@ -40,11 +40,13 @@ class Watchdog:
     steps that workers say they are at.
     """
 
-    def __init__(self, policy: WatchdogPolicy, log: Callable[..., None]) -> None:
+    def __init__(
+        self, policy: WatchdogPolicy, log: Callable[..., None], on_step: Callable[[int], None] = lambda _: None
+    ) -> None:
         self._policy = policy
         self._log = log
         self.on_hang: OnHang = lambda *_: None
-        self.on_step: Callable[[int], None] = lambda _: None
+        self._on_step = on_step
         self._watch = Watch(policy)
         self._workers: dict[int, Worker] = {}  # by pid
         self._offers: dict[int, int] = {}  # pid: the signal on which it writes its stacks
@@ -198,7 +200,7 @@ class Watchdog:
                 self._offers[word.pid] = word.signal
             return
         if isinstance(word, Step):
-            self.on_step(word.number)
+            self._on_step(word.number)
         due_s = self._watch.hear(worker.place.local_rank, word, now_s, time.time())
         if due_s is not None and due_s < self._until_s:
             self._until_s = max(due_s, now_s)
