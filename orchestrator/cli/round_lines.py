@@ -28,8 +28,10 @@ def round_settled_line(record: Mapping[str, Any], group: GroupSpec) -> Line:
 def _attempt(charged: object, group: GroupSpec) -> str:
     if group.restart.kind is RestartKind.NEVER or not isinstance(charged, int):
         return ""
-    most = group.restart.budget.max
-    of = "" if most is None or group.restart.budget.per_s is not None else f" of {most + 1}"
+    restart = group.restart
+    most, apart = restart.budget.max, any(rule.budget for rule in restart.rules)
+    bound = most is not None and restart.budget.per_s is None and not apart and not restart.progress.refill
+    of = f" of {most + 1}" if most is not None and bound else ""
     return f" · attempt {charged + 1}{of}"
 
 

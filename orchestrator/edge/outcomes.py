@@ -48,6 +48,7 @@ class Outcomes:
         self._round = 0
         self._told: set[Event] = set()
         self._tasks: asyncio.TaskGroup | None = None
+        self._falling: set[asyncio.Task[None]] = set()  # put down workers that do not count any more
         self._judging = Judging(group.restart, self._judged) if judges_first(group.restart) else None
         self._replacing = Replacing(
             group.restart,
@@ -78,6 +79,8 @@ class Outcomes:
     def rest(self) -> None:
         """The workers are being stopped, or are gone: none is replaced any more."""
         self._replacing.end()
+        for task in self._falling:
+            task.cancel()
 
     async def settle(self) -> None:
         """Wait until all that has failed is told."""
@@ -145,7 +148,9 @@ class Outcomes:
         if worker.ended or self._tasks is None:
             self.settled(worker, ignored=ignored)
         else:
-            self._tasks.create_task(self._put_down(case, ignored=ignored), name=f"put down {worker.place.rank}")
+            task = self._tasks.create_task(self._put_down(case, ignored=ignored), name=f"put down {worker.place.rank}")
+            self._falling.add(task)
+            task.add_done_callback(self._falling.discard)
 
     async def _put_down(self, case: Case, *, ignored: bool) -> None:
         if await self._replacing.put_down(case.worker):
