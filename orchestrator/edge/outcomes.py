@@ -104,8 +104,6 @@ class Outcomes:
 
     def fail(self, worker: Worker, failed: Failed, event: Event = Event.WORKER_FAILED) -> None:
         """It has failed; ``event`` is that by which the machine hears of it, if the group must."""
-        if worker.replaced:
-            return  # for another failure
         case = Case(worker, failed, event)
         if self._judging is None or self._tasks is None:
             self._concern_all(case)
@@ -114,8 +112,8 @@ class Outcomes:
 
     def _judged(self, case: Case, judgement: Judgement) -> None:
         worker, failed = case.worker, case.failed
-        if not worker.replaced and not judgement.action.spares and judgement.scope is Scope.GROUP:
-            self._concern_all(case)
+        if not judgement.action.spares and judgement.scope is Scope.GROUP:
+            self._concern_all(case)  # also if it was to be replaced for another one's failure
             return
         if judgement.action is not RuleAction.SUCCESS:
             failed.spared = True
@@ -165,6 +163,8 @@ class Outcomes:
 
     def settled(self, worker: Worker, *, ignored: bool = False) -> None:
         """It has succeeded, or failed in a way that does not count."""
+        if worker.replaced:
+            return  # its successor counts
         worker.settled, worker.ignored = True, ignored
         self.count()
 

@@ -225,7 +225,7 @@ class LocalWorkers:
             kind=kind,
             sent_by_us=event.sent_by_us,
         )
-        if event.sent_by_us or worker.replaced:
+        if event.sent_by_us:
             return
         if event.exit_code == 0:
             self._outcomes.settled(worker)

@@ -95,6 +95,19 @@ def test_a_spent_budget_ends_the_run_whatever_the_scope(launch: Launcher) -> Non
     assert run.result["reason"].startswith("restart.budget is spent (2 restarts)")
 
 
+def test_a_failure_that_ends_the_run_does_so_although_its_worker_is_being_replaced(launch: Launcher) -> None:
+    rules = "restart.rules=[{exit_codes:[9],action:fatal},{exit_codes:[3],action:retry,scope:node}]"
+    script = (
+        WHO,
+        "open('both', 'a').write('x')",
+        "while os.path.getsize('both') < 2: pass",
+        "os._exit(3 + 6 * int(rank))",
+    )
+    run = launch("worker.nproc=2", rules, *FAST, *python(*script))
+    assert run.wait() == 1
+    assert (run.result["root_cause"]["exit_code"], run.result["rounds"]) == (9, 1)
+
+
 def test_a_guards_death_restarts_the_whole_group_whatever_the_scope(launch: Launcher) -> None:
     run = launch("worker.nproc=2", "restart.scope=worker", *FAST, *python(WHO, FOR_EVER))
     first = run.await_healthy()
