@@ -3,7 +3,8 @@
 OrchestratorError            an exit code, and a message of path + fact + remedy
 ├── ConfigError        2     the configuration; nothing was started
 ├── RendezvousError    3     the agents could not meet, or the server is gone
-│   └── RoundEnded           a worker's round is over; what it asks for is the next round's business
+│   ├── RoundEnded           a worker's round is over; what it asks for is the next round's business
+│   └── Excluded       4     this node has been told to keep away
 ├── NodeError          4     this node is unfit: an unkillable process, a failed preflight
 └── InternalError     70     our bug; the only one that shows a traceback
     └── IllegalEvent         the machine has no row for an event in its state
@@ -71,6 +72,12 @@ class RendezvousError(OrchestratorError):
 
 class RoundEnded(RendezvousError):
     """This worker's round is over: its group has moved on, and what it shares is closed to it."""
+
+
+class Excluded(RendezvousError):
+    """The group has had enough of this node's failures."""
+
+    exit_code = ExitCode.NODE_UNFIT
 
 
 class ValuesLost(RendezvousError):

@@ -24,7 +24,18 @@ from orchestrator.core.affinity import ranges
 from orchestrator.core.failures import signal_name
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.roles import admits
-from orchestrator.core.specs import GroupSpec, HealthSpec, LogsSpec, Need, SuccessKind, SuccessPolicy, WatchdogKind
+from orchestrator.core.rule_words import condition, consequence, scope_words
+from orchestrator.core.specs import (
+    GroupSpec,
+    HealthSpec,
+    LogsSpec,
+    Need,
+    Rule,
+    Scope,
+    SuccessKind,
+    SuccessPolicy,
+    WatchdogKind,
+)
 from orchestrator.core.stopping import in_time
 from orchestrator.core.table import Row, build
 from orchestrator.errors import ConfigError, Problem
@@ -239,10 +250,28 @@ def _restart_lines(group: GroupSpec) -> Iterator[str]:
     within = f"within {budget.per_s:g} s" if budget.per_s is not None else "in the whole run"
     yield f"at most {'any number of' if budget.max is None else budget.max} restarts {within}"
     yield f"after {delays.initial_s:g} s, then times {delays.factor:g} each, at most {delays.max_s:g} s"
+    if restart.scope is not Scope.GROUP:
+        yield f"a failure restarts {scope_words(restart.scope)}; the others run on"
     for number, rule in enumerate(restart.rules):
-        given = {name: value for name, value in _plain(asdict(rule)).items() if value and name != "action"}
-        conditions = ", ".join(f"{name} {value}" for name, value in given.items()) or "anything"
-        yield f"rule {number}: {conditions} -> {rule.action}"
+        what = consequence(rule.action, rule.scope or restart.scope)
+        yield f"rule {number} {what}: {condition(rule)}{_own(rule)}"
+    progress = restart.progress
+    if progress.refill:
+        yield "budgets begin anew when the run has got further than at the last charged restart"
+    if progress.max_stalled is not None:
+        yield f"{progress.max_stalled} restarts in a row without progress end the run"
+
+
+def _own(rule: Rule) -> str:
+    """What a rule has of its own."""
+    parts = []
+    if rule.budget is not None:
+        within = f" within {rule.budget.per_s:g} s" if rule.budget.per_s is not None else ""
+        most = "any number" if rule.budget.max is None else f"{rule.budget.max}"
+        parts.append(f"at most {most}{within}, of its own")
+    if rule.backoff is not None:
+        parts.append(f"after {rule.backoff.initial_s:g} s, at most {rule.backoff.max_s:g} s")
+    return f"; {'; '.join(parts)}" if parts else ""
 
 
 def _watchdog_line(group: GroupSpec) -> str:

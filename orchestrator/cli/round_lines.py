@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.cli.report import Line, counted, duration
-from orchestrator.core.specs import GroupSpec, JobSpec, RestartKind
+from orchestrator.core.specs import Budget, GroupSpec, JobSpec, RestartKind
 
 
 def round_settled_line(record: Mapping[str, Any], group: GroupSpec) -> Line:
@@ -28,8 +28,10 @@ def round_settled_line(record: Mapping[str, Any], group: GroupSpec) -> Line:
 def _attempt(charged: object, group: GroupSpec) -> str:
     if group.restart.kind is RestartKind.NEVER or not isinstance(charged, int):
         return ""
-    most = group.restart.budget.max
-    of = "" if most is None or group.restart.budget.per_s is not None else f" of {most + 1}"
+    restart = group.restart
+    most, apart = restart.budget.max, any(rule.budget for rule in restart.rules)
+    bound = most is not None and restart.budget.per_s is None and not apart and not restart.progress.refill
+    of = f" of {most + 1}" if most is not None and bound else ""
     return f" · attempt {charged + 1}{of}"
 
 
@@ -37,14 +39,28 @@ def restart_decided_line(record: Mapping[str, Any], group: GroupSpec) -> Line:
     """What was decided after a failure, and what is left of the budget."""
     delay = record.get("delay_s")
     when = f"in {duration(delay)}" if isinstance(delay, int | float) and delay > 0 else "now"
-    left, most = record.get("remaining"), group.restart.budget.max
+    left, most = record.get("remaining"), _budget(record.get("rule"), group).max
     if not record.get("charged"):
         price = "not charged to the budget"
     elif left is None or most is None:
         price = "no limit to restarts"
     else:
         price = f"{left} of {counted(most, 'restart')} left"
-    return Line(f"restarting the whole group {when}; {price}", "warn", logging.WARNING)
+    return Line(f"restarting {_what(record.get('ranks'))} {when}; {price}", "warn", logging.WARNING)
+
+
+def _budget(rule: object, group: GroupSpec) -> Budget:
+    """That which was charged: a rule's own, or the group's."""
+    rules = group.restart.rules
+    own = rules[rule].budget if isinstance(rule, int) and rule < len(rules) else None
+    return own or group.restart.budget
+
+
+def _what(ranks: object) -> str:
+    """What is restarted: the ranks that a narrower restart concerns, or everything."""
+    if not isinstance(ranks, list) or not ranks:
+        return "the whole group"
+    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"
 
 
 def group_of(record: Mapping[str, Any], job: JobSpec) -> GroupSpec:

@@ -23,6 +23,7 @@ from orchestrator.cli.report import (
 )
 from orchestrator.cli.round_lines import group_of, restart_decided_line, round_settled_line
 from orchestrator.core.failures import Failure, signal_name
+from orchestrator.core.restart import judges_first
 from orchestrator.core.specs import JobSpec, LogsKind, OnIsolation
 from orchestrator.core.stopping import in_time
 from orchestrator.edge.embedded import LOG_NAME
@@ -77,8 +78,7 @@ class Tale:
             case "failure_reported":
                 return self._verdict_line(record)
             case "restart_decided":
-                lines = self._cause_lines(record.get("cause"))
-                lines.append(restart_decided_line(record, group_of(record, self._job)))
+                lines = self._decision_lines(record)
             case "stop_requested":
                 idle = self._state in _NO_WORKERS
                 lines = [stop_line(record, self._job, again=not self._first("stop"), idle=idle)]
@@ -91,17 +91,28 @@ class Tale:
     def _first_failure(self, record: Mapping[str, Any]) -> list[Line]:
         """A round's first failure is told at once: what is decided about it may be a grace period away."""
         failed = not record.get("sent_by_us") and (record.get("exit_code") != 0 or record.get("signal") is not None)
-        if not failed or not self._first("failure", record.get("round")):
+        alone = judges_first(group_of(record, self._job).restart)  # then it may concern nobody else
+        if not failed or not self._first("failure", record.get("round"), record.get("pid") if alone else None):
             return []
         failure = failure_of(record)
         self._first("pid", failure.pid)
-        return [Line(f"{who(failure)} failed: {failure.how()}; stopping its round", "bad", logging.WARNING)]
+        then = "" if alone else "; stopping its round"
+        return [Line(f"{who(failure)} failed: {failure.how()}{then}", "bad", logging.WARNING)]
 
     def _verdict_line(self, record: Mapping[str, Any]) -> list[Line]:
-        """What forbids a restart; that one is to come is told when it is decided."""
-        if record.get("action") != "fatal" or not self._first("fatal", record.get("round")):
+        """What forbids a restart, or which rule has one done; that one is to come is told when it is decided."""
+        fatal, why = record.get("action") == "fatal", str(record.get("why"))
+        if not (fatal or why.startswith("restart.rules")) or not self._first(record.get("action"), record.get("round")):
             return []
-        return [Line(f"no restart: {record.get('why')}", "warn", logging.WARNING)]
+        return [Line(f"no restart: {why}" if fatal else why, "warn", logging.WARNING)]
+
+    def _decision_lines(self, record: Mapping[str, Any]) -> list[Line]:
+        """A restart: its cause, the rule if nobody has named it yet, and what is restarted."""
+        lines = self._cause_lines(record.get("cause"))
+        reason = str(record.get("reason"))
+        if record.get("ranks") and reason.startswith("restart.rules"):
+            lines.append(Line(reason, "warn", logging.WARNING))
+        return [*lines, restart_decided_line(record, group_of(record, self._job))]
 
     def _cause_lines(self, cause: object) -> list[Line]:
         """A restart's cause: in full, unless its output is on this screen already, or even its end was told."""
@@ -177,6 +188,7 @@ def _problem(event: str, record: Mapping[str, Any], job: JobSpec) -> Line | None
         "probe_failed": f"rank {record.get('rank', '?')} failed its {record.get('probe', '')} probe{because}",
         "ghosts_killed": f"what an earlier agent of this run had left here was killed: pids {_pids(record)}",
         "leave_failed": f"the group could not be told of the end{because}",
+        "failure_judged": str(record.get("why")),
     }.get(event)
     return Line(text, "warn") if text else None
 

@@ -7,7 +7,6 @@ for a machine that cannot be proven sound, which is our bug. Invariant: what it 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from posixpath import join as join_path
 from posixpath import normpath
 from typing import Any
@@ -21,23 +20,18 @@ from orchestrator.config.host import Host
 from orchestrator.config.process import check_limits, shares
 from orchestrator.config.program import check_program, resolved, worker_cwd
 from orchestrator.config.report import UNRESOLVED, Report
-from orchestrator.config.rules import RuleConfig
+from orchestrator.config.restart import RestartOnFailure, restart_policy
 from orchestrator.config.schema import (
-    BudgetConfig,
     JobConfig,
     LogsFiles,
     LogsInherit,
     LogsTee,
     RendezvousEmbedded,
     RendezvousRedis,
-    RestartNever,
-    RestartOnFailure,
     StopDefault,
 )
 from orchestrator.config.watchdog import check_path, watchdog_policy
 from orchestrator.core.specs import (
-    Backoff,
-    Budget,
     GroupSpec,
     JobSpec,
     LogsKind,
@@ -46,10 +40,6 @@ from orchestrator.core.specs import (
     OnIsolation,
     RendezvousKind,
     RendezvousSpec,
-    RestartKind,
-    RestartPolicy,
-    Rule,
-    RuleAction,
     StopPolicy,
     WorkerSpec,
 )
@@ -114,7 +104,7 @@ def _group(job: JobConfig, data: Mapping[str, Any], host: Host, report: Report) 
         max_nodes=job.nodes[1],
         spare_nodes=job.rendezvous.spares,
         worker=worker,
-        restart=_restart(job.restart),
+        restart=restart_policy(job.restart),
         preflight=preflight_policy(job.health),
         probes=probes_policy(job.health),
         watchdog=watchdog_policy(job.watchdog),
@@ -169,36 +159,6 @@ def _nproc(wanted: int | str, host: Host, report: Report) -> int:
             "worker.nproc", "'gpu' finds no GPU on this machine", "allowed: a whole number from 1, cpu, auto"
         )
     return gpus or host.cpus
-
-
-def _restart(restart: RestartNever | RestartOnFailure) -> RestartPolicy:
-    if isinstance(restart, RestartNever):
-        return replace(_restart(RestartOnFailure(budget=BudgetConfig(max=0))), kind=RestartKind.NEVER)
-    delays, budget, free = restart.backoff, restart.budget, restart.free
-    return RestartPolicy(
-        kind=RestartKind(restart.kind),
-        budget=Budget(max=budget.max, per_s=budget.per_s),
-        free=Budget(max=free.max, per_s=free.per_s),
-        backoff=Backoff(
-            initial_s=delays.initial_s,
-            factor=delays.factor,
-            max_s=delays.max_s,
-            jitter=delays.jitter,
-            reset_after_s=delays.reset_after_s,
-        ),
-        rules=tuple(_rule(rule) for rule in restart.rules),
-    )
-
-
-def _rule(rule: RuleConfig) -> Rule:
-    return Rule(
-        action=RuleAction(rule.action or ""),
-        exit_codes=rule.codes,
-        signals=frozenset(rule.signals),
-        kinds=frozenset(rule.kinds),
-        error_types=frozenset(rule.error_types),
-        message=rule.message,
-    )
 
 
 def _rendezvous(chosen: RendezvousEmbedded | RendezvousRedis) -> RendezvousSpec:

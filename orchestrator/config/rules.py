@@ -1,18 +1,32 @@
-"""``restart.rules``: what each line of it may say, and whether it can ever match.
+"""``restart.rules``: what each line of it may say.
 
-A rule is judged on exit codes, signals and kinds only; what a regular expression can match is not decided here.
-Invariant: rules keep their order, for the first match wins.
+Whether a rule can ever match is judged in `rule_checks`. Invariant: rules keep their order, for the first match wins.
 """
+
+# ruff: noqa: RUF009 - calls of key make dataclass fields, as field() does
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.config.convert import convert, key
-from orchestrator.config.readers import list_of, optional, pattern, signal_number, text, word
+from orchestrator.config.readers import (
+    Reader,
+    flag,
+    list_of,
+    name,
+    number,
+    optional,
+    pattern,
+    seconds,
+    signal_number,
+    text,
+    whole,
+    word,
+)
 from orchestrator.config.report import UNRESOLVED, Report, show
+from orchestrator.core.specs import RuleAction, Scope
 
 _CODE_MAX = 255
 KINDS = ("hang", "probe", "spawn", "start_timeout")
@@ -22,9 +36,40 @@ def exit_codes(value: object, path: str, report: Report) -> object:
     """One exit code or a range such as ``64-78``, as the set of its numbers."""
     found = re.fullmatch(r"([0-9]{1,3})(?:-([0-9]{1,3}))?", str(value)) if not isinstance(value, bool) else None
     low, high = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if found and low == 0 <= high <= _CODE_MAX:
+        fact = f"{show(value)} is success, which no rule is asked about"
+        return report.problem(path, fact, "allowed: 1 to 255, or a range as in '64-78'")
     if not 1 <= low <= high <= _CODE_MAX:
         return report.problem(path, f"{show(value)} is not an exit code", "allowed: 1 to 255, or a range as in '64-78'")
     return frozenset(range(low, high + 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetConfig:
+    """How many restarts are charged before the job fails."""
+
+    max: int | None = key(optional(whole(0)), default=3)
+    per_s: float | None = key(optional(seconds), default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleBackoffConfig:
+    """What a rule says of its own of restart.backoff; None: nothing."""
+
+    initial_s: float | None = key(seconds, default=None)
+    factor: float | None = key(number(1), default=None)
+    max_s: float | None = key(seconds, default=None)
+    jitter: float | None = key(number(0, below=1), default=None)
+    reset_after_s: float | None = key(seconds, default=None)
+
+
+def own(cls: type[object]) -> Reader:
+    """A mapping with the keys of ``cls``, or null."""
+    return optional(lambda value, path, report: convert(cls, value, path, report))
+
+
+_own_budget, _own_backoff = own(BudgetConfig), own(RuleBackoffConfig)
+_action = word(*reversed(RuleAction))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +78,17 @@ class RuleConfig:
 
     exit_codes: tuple[frozenset[int], ...] = key(list_of(exit_codes), default=())
     signals: tuple[int, ...] = key(list_of(signal_number), default=())
+    oom: bool | None = key(optional(flag), default=None)
     kinds: tuple[str, ...] = key(list_of(word(*KINDS)), default=())
     error_types: tuple[str, ...] = key(list_of(text), default=())
     message: str | None = key(optional(pattern), default=None)
-    action: str | None = key(word("retry", "retry_free", "fatal"), default=None)
+    phase: str | None = key(optional(name), default=None)
+    min_age_s: float | None = key(optional(seconds), default=None)
+    max_age_s: float | None = key(optional(seconds), default=None)
+    action: str | None = key(_action, default=None)
+    budget: BudgetConfig | None = key(_own_budget, default=None)
+    backoff: RuleBackoffConfig | None = key(_own_backoff, default=None)
+    scope: str | None = key(optional(word(*Scope)), default=None)
 
     @property
     def codes(self) -> frozenset[int]:
@@ -55,35 +107,7 @@ def rules(value: object, path: str, report: Report) -> object:
             continue
         rule = convert(RuleConfig, item, where, report)
         if rule.action is None and report.clean(f"{where}.action"):
-            report.problem(where, "has no action", "allowed: action: retry, retry_free or fatal")
+            allowed = ", ".join(reversed(RuleAction))
+            report.problem(where, "has no action", f"allowed: action: {allowed}")
         found.append(rule)
-    if report.clean(path):
-        _judge(found, path, report)
     return tuple(found)
-
-
-def _judge(found: Sequence[RuleConfig], path: str, report: Report) -> None:
-    for at, rule in enumerate(found):
-        where = f"{path}[{at}]"
-        given = [word for word in ("exit_codes", "signals", "kinds") if getattr(rule, word)]
-        if len(given) > 1:
-            report.problem(where, f"can never match: {' and '.join(given)} exclude each other", "make a rule of each")
-        elif any(_covers_all(earlier) for earlier in found[:at]):
-            report.problem(where, "can never match: an earlier rule has no condition", "move that rule to the end")
-        elif given and _covered(rule, found[:at]):
-            fact = f"can never match: earlier rules take all of its {given[0]}"
-            report.problem(where, fact, "remove it, or move it up")
-
-
-def _covers_all(rule: RuleConfig) -> bool:
-    return not (rule.codes or rule.signals or rule.kinds or rule.error_types or rule.message is not None)
-
-
-def _covered(rule: RuleConfig, earlier: Sequence[RuleConfig]) -> bool:
-    """Whether everything that ``rule`` names is taken by rules that ask for nothing else."""
-    plain = [one for one in earlier if not one.error_types and one.message is None]
-    return (
-        rule.codes <= frozenset().union(*(one.codes for one in plain))
-        and set(rule.signals) <= {number for one in plain for number in one.signals}
-        and set(rule.kinds) <= {kind for one in plain for kind in one.kinds}
-    )

@@ -36,8 +36,8 @@ from orchestrator.config.readers import (
     whole,
     word,
 )
+from orchestrator.config.restart import RESTART, RestartNever, RestartOnFailure
 from orchestrator.config.roles import roles, success
-from orchestrator.config.rules import RuleConfig, rules
 from orchestrator.config.watchdog import WATCHDOG, WatchdogConfig
 from orchestrator.core.specs import SuccessPolicy
 
@@ -65,59 +65,6 @@ class WorkerConfig:
     limits: Mapping[str, Limit] = key(limits, default={})
     affinity: str | frozenset[int] | None = key(optional(cpus), default=None)
     backend: str | None = key(optional(class_name), default=None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetConfig:
-    """How many restarts are charged before the job fails."""
-
-    max: int | None = key(optional(whole(0)), default=3)
-    per_s: float | None = key(optional(seconds), default=None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FreeConfig:
-    """How many restarts are not charged before the job fails all the same."""
-
-    max: int | None = key(optional(whole(0)), default=100)
-    per_s: float | None = key(optional(seconds), default=3600.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackoffConfig:
-    """How patiently a group is restarted."""
-
-    initial_s: float = key(seconds, default=1.0)
-    factor: float = key(number(1), default=2.0)
-    max_s: float = key(seconds, default=60.0)
-    jitter: float = key(number(0, below=1), default=0.1)
-    reset_after_s: float = key(seconds, default=300.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestartNever:
-    """restart=never."""
-
-    kind: str = "never"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestartOnFailure:
-    """restart=on_failure."""
-
-    kind: str = "on_failure"
-    budget: BudgetConfig = section(BudgetConfig)
-    free: FreeConfig = section(FreeConfig)
-    backoff: BackoffConfig = section(BackoffConfig)
-    rules: tuple[RuleConfig, ...] = key(rules, default=())
-    cascade: bool = key(flag, default=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestartAlways(RestartOnFailure):
-    """restart=always."""
-
-    kind: str = "always"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +151,6 @@ class RecipeHeader:
     dir: str | None = key(optional(text), default=None)
 
 
-RESTART: Choices = {"never": RestartNever, "on_failure": RestartOnFailure, "always": RestartAlways}
 RENDEZVOUS: Choices = {"embedded": RendezvousEmbedded, "redis": RendezvousRedis}
 STOP: Choices = {"default": StopDefault}
 LOGS: Choices = {"files": LogsFiles, "tee": LogsTee, "inherit": LogsInherit}

@@ -19,7 +19,10 @@ class Failure:
     ``kind``: ``exited``, ``signaled``, ``spawn`` (``message`` has step and errno), ``guard`` (the guard died),
     ``hang`` (``message`` says by which limit, ``stacks`` where it was), ``probe`` (it is not alive by its probe) or
     ``start_timeout`` (by its startup probe it did not come up).
-    ``at`` is wall-clock seconds on that node, for people only; order is decided by arrival.
+    ``oom``: the kernel has killed it for want of memory, as far as can be told. ``phases``: ``starting`` or
+    ``running``, and the sections that it was in. ``age_s``: since its start. ``incarnation`` counts how often it was
+    started again within the round. ``at`` is wall-clock seconds on that node, for people only; order is decided by
+    arrival.
     """
 
     kind: str
@@ -38,24 +41,29 @@ class Failure:
     last_lines: tuple[str, ...] = ()
     log: str = ""
     at: float = 0.0
+    oom: bool = False
+    phases: tuple[str, ...] = ()
+    age_s: float = 0.0
+    incarnation: int = 0
 
     def how(self) -> str:
         """How it died, e.g. ``exit code 3`` or ``killed by SIGKILL``."""
         if self.signal is not None:
-            return f"killed by {signal_name(self.signal)}"
+            return f"killed by {signal_name(self.signal)}{', out of memory' if self.oom else ''}"
         if self.exit_code is not None:
             return f"exit code {self.exit_code}"
         return _HOW.get(self.kind, self.kind)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON-ready values."""
-        return {**asdict(self), "last_lines": list(self.last_lines)}
+        return {**asdict(self), "last_lines": list(self.last_lines), "phases": list(self.phases)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Rebuild what ``to_dict`` made; unknown keys of a newer peer are ignored."""
         known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
-        known["last_lines"] = tuple(known.get("last_lines", ()))
+        for name in ("last_lines", "phases"):
+            known[name] = tuple(known.get(name, ()))
         return cls(**known)
 
 

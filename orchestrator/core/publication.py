@@ -13,7 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-PROTOCOL = 2  # of commands and keys: agents of different ones cannot meet
+from orchestrator.errors import RendezvousError
+
+PROTOCOL = 3  # of commands and keys: agents of different ones cannot meet
 DEEPEST = 60  # a recipe may be 50 deep
 SHOWN = 60  # characters of a value in a message
 _NOTHING = object()
@@ -96,3 +98,15 @@ def _shown(value: object) -> str:
         return "nothing"
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+
+
+def other_job(run_id: str, ours: Publication, theirs: str) -> RendezvousError:
+    """That a run has another job than ours, and where they differ."""
+    try:
+        found = differences(ours, Publication.from_text(theirs))
+    except ValueError as problem:
+        found = (f"what the run has cannot be read: {problem}",)
+    return RendezvousError(
+        f"run {run_id} has another job than this agent: {'; '.join(found)}. "
+        "Start all agents of a run with the same job, or give this one another run_id"
+    )

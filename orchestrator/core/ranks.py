@@ -62,6 +62,7 @@ def worker_env(
     store: str,
     watchdog: str | None = None,
     stacks_file: str = "",
+    incarnation: int = 0,
 ) -> dict[str, str]:
     """The complete environment of one worker: inherited, then what the launcher says, then ``worker.env``.
 
@@ -85,6 +86,7 @@ def worker_env(
         "ORCHESTRATOR_GROUP": group.role,
         "ORCHESTRATOR_ROUND": str(seat.round),
         "ORCHESTRATOR_TOKEN": str(seat.token),
+        "ORCHESTRATOR_INCARNATION": str(incarnation),
         "ORCHESTRATOR_RESULT_FILE": result_file,
         "ORCHESTRATOR_STORE": store,
     }
@@ -94,12 +96,13 @@ def worker_env(
         env |= {_BEATS: watchdog, _STACKS: stacks_file}
         if group.watchdog.kind is WatchdogKind.TIMER:
             env["TORCHELASTIC_TIMER_FILE"] = watchdog
-    for name, value in group.worker.env.items():
-        if value is None:
-            env.pop(name, None)
-        else:
-            env[name] = value
-    return env
+    return _overlaid(env, group.worker.env)
+
+
+def _overlaid(env: Mapping[str, str], own: Mapping[str, str | None]) -> dict[str, str]:
+    """``env`` with what a job says of its own; None unsets a variable."""
+    both = {**env, **own}
+    return {name: value for name, value in both.items() if value is not None}
 
 
 _MACRO = re.compile(r"__(rank|local_rank|world_size|local_world_size|node_rank|nnodes|round|run_id|role)__")

@@ -18,40 +18,69 @@ CHARGES_KEPT = 100  # as many as `lua/lib` shows
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """A restart that was charged: the round that it ended, and how long ago."""
+    """A restart that was charged, and how long ago.
 
-    round: int
+    ``id`` names what had failed: ``17``, a round; ``17/0/3/1``, what was to be incarnation 1 of local rank 3 in slot 0
+    (``all`` of them). ``#2`` at its end: it was charged to the own budget of rule 2.
+    """
+
+    id: str
     age_ms: int
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether restart.budget knows nothing of it."""
+        return rule_of(self.id) is not None
+
+
+def rule_of(id_: str) -> int | None:
+    """The rule whose own budget a charge of this name is of; None: it is of restart.budget."""
+    number = id_.partition("#")[2]
+    return int(number) if number.isdecimal() else None
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """The newest charges of a run, as its members carry them for a server that loses its memory.
 
-    ``forgiven`` charges, of before the run was reopened, no longer count against the budget.
+    ``forgiven`` charges, of before the run was reopened or had made progress, no longer count against any budget, and
+    ``apart`` of the others were charged to rules' own. ``stalled`` restarts in a row, the newest ones, had made no
+    progress when the next one was charged (-1: there was none yet), and by then the run had got to ``paid``.
     """
 
     forgiven: int = 0
     charges: tuple[Charge, ...] = ()
+    apart: int = 0
+    stalled: int = -1
+    paid: int = 0
 
     def older(self, by_ms: int) -> Ledger:
         """The same after ``by_ms``."""
-        aged = tuple(Charge(charge.round, charge.age_ms + by_ms) for charge in self.charges)
+        aged = tuple(Charge(charge.id, charge.age_ms + by_ms) for charge in self.charges)
         return replace(self, charges=aged)
 
     def united(self, other: Ledger) -> Ledger:
         """What both know, the newest charges first; what was forgiven according to either is forgotten."""
         if self.forgiven != other.forgiven:
             return max(self, other, key=lambda ledger: ledger.forgiven)
-        known = {charge.round for charge in other.charges}
-        both = (*other.charges, *(charge for charge in self.charges if charge.round not in known))
-        return replace(self, charges=tuple(sorted(both, key=lambda charge: charge.age_ms)[:CHARGES_KEPT]))
+        known = {charge.id for charge in other.charges}
+        both = (*other.charges, *(charge for charge in self.charges if charge.id not in known))
+        charges = tuple(sorted(both, key=lambda charge: charge.age_ms)[:CHARGES_KEPT])
+        paid, stalled = max((self.paid, self.stalled), (other.paid, other.stalled))
+        apart = max(self.apart, other.apart, sum(charge.is_apart for charge in charges))
+        return Ledger(self.forgiven, charges, apart, stalled, paid)
 
-    def charged(self, round_: int) -> Ledger:
-        """The same with a charge for the end of a round, which is charged once, however often it is heard of."""
-        if any(charge.round == round_ for charge in self.charges):
-            return self
-        return replace(self, charges=(Charge(round_, 0), *self.charges))
+    def knows(self, id_: str) -> bool:
+        """Whether it has this charge."""
+        return any(charge.id == id_ for charge in self.charges)
+
+    def charged(self, id_: str, head: Ledger) -> Ledger:
+        """The same with one more charge, after which the group's numbers were those of ``head``.
+
+        What is charged once may be heard of often.
+        """
+        after = self.united(head)
+        return after if self.knows(id_) else after.united(replace(after, charges=(Charge(id_, 0),)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +89,8 @@ class Claim:
 
     A server that has lost its memory learns from it how far rounds and tokens had got, and goes back to that round.
     ``slot`` -1: the caller had no seat in it, it has only heard of it. Zeros: it has heard of none.
-    ``seat`` is what it gives back to such a server; None when that round is over for the caller.
+    ``seat`` is what it gives back to such a server; None when that round is over for the caller. ``step`` is one more
+    than the highest step that the run is known to have got to; 0: nobody has said.
     """
 
     round: int = 0
@@ -72,6 +102,8 @@ class Claim:
     ledger: Ledger = Ledger()
     seat: Seat | None = None
     succeeded: bool = False  # all its workers of that round
+    ignored: int = 0  # of these, with failures that a rule ignores
+    step: int = 0
     level: int = 0  # how far they had come, see `Up`
 
 
@@ -209,6 +241,30 @@ class Restart:
     remaining: int | None  # charged restarts that are still allowed; None: no bound
     reason: str = ""
     cause: Mapping[str, Any] | None = None  # a `Failure` as a dict; None when a success is repeated (restart=always)
+    id: str = ""  # of the charge; empty: the round's number
+    head: Ledger = field(default=Ledger(), compare=False)  # the group's numbers after it, without charges
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is started again within a round: a local rank, or all of a node (None), as its next incarnation."""
+
+    local_rank: int | None
+    incarnation: int
+
+    def __str__(self) -> str:
+        return "all" if self.local_rank is None else str(self.local_rank)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replacement:
+    """Some of our workers may be started again within the round, after ``delay_ms``, counted from this reply."""
+
+    charged: bool
+    delay_ms: int
+    remaining: int | None  # charged restarts that are still allowed; None: no bound
+    id: str
+    head: Ledger = field(default=Ledger(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,5 +292,7 @@ class Drained:
 
 JoinReply = Seat | Waiting | Held | Refused | Closed  # replies to join and seat
 RenewReply = Standing | Waiting | Lapsed | Restoring | Superseded | Restart | Closed
-Verdict = Standing | Superseded | Restart | Closed | Lapsed | Restoring  # replies to fail, done, verdict and restore
+Verdict = Standing | Superseded | Restart | Closed | Lapsed | Restoring  # replies to fail, done and restore
+Fate = Verdict | Refused  # replies to verdict
+ReplaceReply = Replacement | Verdict
 Notice = Settled | Superseded | Restart | Closed | Drained | Up  # what the group's stream tells

@@ -24,14 +24,35 @@ class RestartKind(StrEnum):
 class RuleAction(StrEnum):
     """What a failure leads to, mildest first: the most severe of a round decides."""
 
+    SUCCESS = "success"  # it is none: the worker has succeeded
+    IGNORE = "ignore"  # the worker stays down, and counts no more
     RETRY_FREE = "retry_free"
     RETRY = "retry"
+    EXCLUDE_NODE = "exclude_node"  # as retry, without this node
     FATAL = "fatal"
 
     @property
     def severity(self) -> int:
-        """From 1 for the mildest; as `lua/fail.lua` ranks them."""
-        return list(RuleAction).index(self) + 1
+        """From 0 for the mildest; `lua/fail.lua` ranks those that end a round in the same order."""
+        return list(RuleAction).index(self)
+
+    @property
+    def spares(self) -> bool:
+        """Whether the others run on as if nothing had been."""
+        return self in (RuleAction.SUCCESS, RuleAction.IGNORE)
+
+    @property
+    def is_charged(self) -> bool:
+        """Whether it costs a restart of a budget."""
+        return self in (RuleAction.RETRY, RuleAction.EXCLUDE_NODE)
+
+
+class Scope(StrEnum):
+    """How much is stopped and started again after a failure. Narrower than the group keeps the round."""
+
+    GROUP = "group"
+    NODE = "node"
+    WORKER = "worker"
 
 
 class LogsKind(StrEnum):
@@ -120,7 +141,22 @@ class Rule:
     signals: frozenset[int] = frozenset()
     kinds: frozenset[str] = frozenset()
     error_types: frozenset[str] = frozenset()
-    message: str | None = None  # regular expression, searched in the failure's message
+    message: str | None = None  # regular expression, searched in the failure's message and last lines
+    oom: bool | None = None  # whether the kernel has killed it for want of memory
+    phase: str | None = None  # starting, running, or a section that it was in
+    min_age_s: float | None = None  # at its death
+    max_age_s: float | None = None
+    budget: Budget | None = None  # of its own, instead of the policy's
+    backoff: Backoff | None = None  # likewise
+    scope: Scope | None = None  # likewise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressPolicy:
+    """What `orchestrator.worker.progress` means to budgets. ``max_stalled`` None: restarts may make no progress."""
+
+    refill: bool = False  # whether all budgets begin anew once the run has got further than at the last charge
+    max_stalled: int | None = None  # so many charged restarts in a row without progress end the run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +168,8 @@ class RestartPolicy:
     free: Budget  # bounds the restarts that are not charged, so that they cannot loop hot
     backoff: Backoff
     rules: tuple[Rule, ...] = ()
+    scope: Scope = Scope.GROUP
+    progress: ProgressPolicy = ProgressPolicy()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from orchestrator.core.restart import excludes, judges_first, narrows
 from orchestrator.core.specs import GroupSpec, RestartKind
 from orchestrator.core.words import FINAL, Effect, Event, Guard, State
 
@@ -153,6 +154,28 @@ WATCHDOG: Table = (
 )  # fmt: skip
 """A worker that hangs has failed. The guard's death may overtake the news, which is of no use any more then."""
 
+PARTS: Table = (
+    Row(S.STARTING,   E.PART_FAILED,          S.STARTING,    (F.REPLACE_WORKERS,)),
+    Row(S.HEALTHY,    E.PART_FAILED,          S.STARTING,    (F.REPLACE_WORKERS,)),
+    Row(S.STOPPING,   E.PART_FAILED,          S.STOPPING),
+    Row(S.DRAINING,   E.PART_FAILED,          S.DRAINING),
+    Row(S.DECIDING,   E.PART_FAILED,          S.DECIDING),
+    Row(S.CLOSING,    E.PART_FAILED,          S.CLOSING),
+)  # fmt: skip
+"""restart.scope: a failure may concern less than the group, which keeps its round."""
+
+JUDGED: Table = (
+    Row(S.DECIDING,   E.WORKER_FAILED,        S.DECIDING),
+    Row(S.DECIDING,   E.WORKERS_STARTED,      S.DECIDING),
+    Row(S.DECIDING,   E.WORKERS_SUCCEEDED,    S.DECIDING),
+)  # fmt: skip
+"""A failure is judged before anybody hears of it, so that the guard's death may overtake the news."""
+
+EXCLUDED: Table = (
+    Row(S.DECIDING,   E.NODE_UNFIT,           S.CLOSING,     (F.LEAVE_RUN,)),
+)  # fmt: skip
+"""A rule may exclude the node on which a worker failed."""
+
 DEPENDENCIES: Table = (
     Row(S.WAITING,    E.DEPENDENCY_FAILED,    S.CLOSING,     (F.LEAVE_RUN,)),
     Row(S.WAITING,    E.LEASE_LOST,           S.WAITING),
@@ -228,6 +251,12 @@ def _restart_blocks(spec: GroupSpec) -> Iterable[Row]:
     """What a restart needs: a wait if there is a backoff, peers if there are any, repetition if it is wished."""
     waits, always = spec.restart.backoff.max_s > 0, spec.restart.kind is RestartKind.ALWAYS
     yield from RESTART if waits else RESTART_AT_ONCE
+    if judges_first(spec.restart):
+        yield from JUDGED
+    if narrows(spec.restart):
+        yield from PARTS
+    if excludes(spec.restart):
+        yield from EXCLUDED
     if waits and spec.max_nodes > 1:
         yield from RESTART_PEERS
     if always:

@@ -39,6 +39,7 @@ class Hang:
     why: str
     fails: bool
     pid: int | None = None
+    sections: tuple[str, ...] = ()  # that it was in
 
 
 @dataclass(slots=True)
@@ -132,9 +133,10 @@ class Watch:
         """A worker runs."""
         self._workers[local_rank] = Watched(started_s=now_s)
 
-    def ended(self, local_rank: int) -> None:
-        """It has exited: it can no longer hang."""
-        self._workers.pop(local_rank, None)
+    def ended(self, local_rank: int) -> tuple[str, ...]:
+        """It has exited: it can no longer hang. Returns the sections that it was in."""
+        gone = self._workers.pop(local_rank, None)
+        return () if gone is None else tuple(sorted(gone.sections))
 
     def clear(self) -> None:
         """Nobody is watched any more: they are being stopped, or gone."""
@@ -233,7 +235,7 @@ class Watch:
                 continue
             why = limit.what.format(now_s - limit.since_s)
             pid = None if limit.timer is None else limit.timer[0]
-            found.append((limit.at_s, Hang(local_rank, why, limit.fails, pid)))
+            found.append((limit.at_s, Hang(local_rank, why, limit.fails, pid, tuple(sorted(worker.sections)))))
             if limit.timer is not None:
                 del worker.timers[limit.timer]
             if limit.fails:

@@ -41,13 +41,14 @@ class Event(StrEnum):
     DEPENDENCY_FAILED = "dependency_failed"  # a role that this one needs has ended otherwise
     PREFLIGHT_PASSED = "preflight_passed"
     PREFLIGHT_FAILED = "preflight_failed"  # once more; it is tried again after a cool-down
-    NODE_UNFIT = "node_unfit"  # preflight failed as often as it may
+    NODE_UNFIT = "node_unfit"  # preflight failed as often as it may, or a rule excludes this node
     ROUND_SETTLED = "round_settled"
     STOOD_BY = "stood_by"  # joined, but a round stands in which there is no place for us yet
     WORKERS_STARTED = "workers_started"
     WORKERS_READY = "workers_ready"  # by their probes, after all were started
     WORKERS_SUCCEEDED = "workers_succeeded"  # every local worker exited well
     WORKER_FAILED = "worker_failed"  # the first local failure of a round
+    PART_FAILED = "part_failed"  # a failure that concerns only this worker, or this node's workers
     WORKER_HUNG = "worker_hung"  # a local worker has exceeded its watchdog's limit
     WORKERS_STOPPED = "workers_stopped"  # no process of ours is left
     WORKERS_UNKILLABLE = "workers_unkillable"  # some survived SIGKILL for stop.kill_wait_s
@@ -75,6 +76,7 @@ class Effect(StrEnum):
     JOIN_ROUND = "join_round"
     AWAIT_SEAT = "await_seat"
     START_WORKERS = "start_workers"
+    REPLACE_WORKERS = "replace_workers"  # those that a failure concerns, within the round
     STOP_WORKERS = "stop_workers"
     KILL_WORKERS = "kill_workers"
     REVIVE_GUARD = "revive_guard"

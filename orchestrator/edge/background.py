@@ -194,7 +194,7 @@ class BackgroundMembership:
         try:
             async with asyncio.timeout(within_s):
                 self._news.clear()
-                await self._membership.report_success()
+                await self._membership.reporting.success()
                 while self._ending is None and not self._over and self._trouble is None:
                     await self._news.wait()
                     self._news.clear()

@@ -6,6 +6,7 @@ Files are read in a thread, because no disk may hold up the agent's loop. What f
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from dataclasses import replace
 from functools import partial
@@ -29,10 +30,17 @@ class Deaths:
         self._logged = logged
         self._reading = FileThread("workers' last words")
 
-    def exited(self, worker: Worker, event: Exited) -> Failed:
-        """It has exited, as nobody had asked it to."""
+    def exited(self, worker: Worker, event: Exited, sections: tuple[str, ...]) -> Failed:
+        """It has exited, as nobody had asked it to, while it was in these sections."""
         kind = "signaled" if event.signal is not None else "exited"
-        failure = replace(self._failure(kind, worker), pid=event.pid, exit_code=event.exit_code, signal=event.signal)
+        oom = event.signal == signal.SIGKILL and worker.memory is not None and worker.memory.moved()
+        failure = replace(
+            self._failure(kind, worker, sections),
+            pid=event.pid,
+            exit_code=event.exit_code,
+            signal=event.signal,
+            oom=oom,
+        )
         return Failed(failure, explained=self._explained(partial(worker.explain, failure, logged=self._logged)))
 
     def unborn(self, worker: Worker, step: str, errno: int) -> Failed:
@@ -45,9 +53,9 @@ class Deaths:
         word = "start_timeout" if kind is ProbeKind.STARTUP else "probe"
         return Failed(replace(self._failure(word, worker), pid=worker.pid, message=why))
 
-    def hung(self, worker: Worker, why: str, stacks: str) -> Failed:
+    def hung(self, worker: Worker, why: str, stacks: str, sections: tuple[str, ...]) -> Failed:
         """It hangs, and will be stopped for it."""
-        failure = replace(self._failure("hang", worker), pid=worker.pid, message=why, stacks=stacks)
+        failure = replace(self._failure("hang", worker, sections), pid=worker.pid, message=why, stacks=stacks)
         return Failed(failure, explained=self._explained(partial(worker.add_lines, failure, logged=self._logged)))
 
     def bereft(self, worker: Worker) -> Failed:
@@ -58,7 +66,7 @@ class Deaths:
     def _explained(self, read: partial[Failure]) -> asyncio.Future[Failure]:
         return self._reading.ask(read)
 
-    def _failure(self, kind: str, worker: Worker) -> Failure:
+    def _failure(self, kind: str, worker: Worker, sections: tuple[str, ...] = ()) -> Failure:
         place = worker.place
         return Failure(
             kind=kind,
@@ -68,6 +76,9 @@ class Deaths:
             local_rank=place.local_rank,
             round=place.seat.round,
             at=time.time(),
+            phases=("running" if worker.was_ready else "starting", *sections),
+            age_s=round(time.monotonic() - worker.started_s, 3) if worker.pid is not None else 0.0,
+            incarnation=worker.incarnation,
         )
 
     def close(self) -> None:

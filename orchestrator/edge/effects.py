@@ -15,11 +15,11 @@ from typing import assert_never
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.restart import consecutive_failures, delay_s, judge
 from orchestrator.core.result import Ending
-from orchestrator.core.specs import GroupSpec
+from orchestrator.core.specs import GroupSpec, Scope
 from orchestrator.core.words import Effect, Event, Outcome
 from orchestrator.edge.backend import WorkerBackend
 from orchestrator.edge.membership import Membership
-from orchestrator.edge.messages import Message, Post
+from orchestrator.edge.messages import Message, Post, rendezvous_failed
 from orchestrator.edge.workers import LocalWorkers
 from orchestrator.errors import ExitCode, InternalError, RendezvousError
 
@@ -81,13 +81,13 @@ class Performer:
         self._answers: dict[Effect, Answer] = {  # what is asked for, to be posted as the answer comes
             Effect.JOIN_ROUND: membership.join,
             Effect.AWAIT_SEAT: membership.stand_by,
-            Effect.AWAIT_DECISION: membership.decision,
+            Effect.AWAIT_DECISION: membership.reporting.decision,
             **answers,
         }
         self._redis = Lane("redis")
         self._guard = Lane("guard")
         self._tasks: list[asyncio.Task[None]] = []
-        self._reported = (0, 0)  # the round of the last report, and how severe it was
+        self._reported = (0, -1)  # the round of the last report, and how severe it was
         self.visit = 0  # the current stay in a state
         self.healthy_since: float | None = None
         self.ending: Ending | None = None
@@ -120,6 +120,8 @@ class Performer:
                 self._guard.orders.put_nowait((effect, self.visit))
             case Effect.KILL_WORKERS:
                 self._workers.kill()
+            case Effect.REPLACE_WORKERS:
+                self._workers.replace(self._membership.reporting.replacement)
             case Effect.REVIVE_GUARD:
                 self._guard.drop_all()  # what the dead one was to do has been done, by its death
                 self._backend.recover()
@@ -150,8 +152,7 @@ class Performer:
         try:
             await self._do(effect, visit)
         except RendezvousError as error:
-            ending = Ending(outcome=Outcome.FAILED, exit_code=int(error.exit_code), reason=str(error))
-            self._post(Message(event=Event.RENDEZVOUS_FAILED, reason=str(error), ending=ending))
+            self._post(rendezvous_failed(error))
 
     async def _do(self, effect: Effect, visit: int) -> None:
         match effect:
@@ -171,15 +172,15 @@ class Performer:
             case Effect.REPORT_FAILURE:
                 await self._report_failure()
             case Effect.REPORT_SUCCESS:
-                await self._membership.report_success()
+                await self._membership.reporting.success(self._workers.ignored)
             case Effect.REPORT_LEVEL:
-                await self._membership.report_level(int(self._workers.level()))
+                await self._membership.reporting.level(int(self._workers.level()))
             case Effect.START_BACKOFF:
-                await self._membership.wait_backoff()
+                await self._membership.reporting.wait_backoff()
                 self._post(Message(event=Event.BACKOFF_ELAPSED, visit=visit))
             case Effect.LEAVE_RUN:
                 await self._leave_run()
-            case Effect.KILL_WORKERS | Effect.REVIVE_GUARD:
+            case Effect.KILL_WORKERS | Effect.REPLACE_WORKERS | Effect.REVIVE_GUARD:
                 raise InternalError(f"{effect} belongs in no lane")
             case _:
                 assert_never(effect)
@@ -204,11 +205,13 @@ class Performer:
         """Report what has failed; of several, those that are judged more severely than what was reported before."""
         for failure, errno in await self._workers.failed.news():
             judgement = judge(failure, self._group.restart, spawn_errno=errno)
+            if judgement.action.spares or judgement.scope is not Scope.GROUP:
+                continue  # the group stops for another one's sake
             if failure.round == self._reported[0] and judgement.action.severity <= self._reported[1]:
                 continue
             self._reported = (failure.round, judgement.action.severity)
             healthy_s = 0.0 if self.healthy_since is None else time.monotonic() - self.healthy_since
-            backoff = self._group.restart.backoff
+            backoff = judgement.backoff(self._group.restart)
             consecutive = consecutive_failures(self._seat().consecutive, healthy_s, backoff)
             wait_s = delay_s(consecutive, backoff, random.random())
-            await self._membership.report_failure(judgement, wait_s, consecutive, failure)
+            await self._membership.reporting.failure(judgement, wait_s, consecutive, failure)

@@ -24,6 +24,7 @@ class Failed:
     failure: Failure
     errno: int | None = None  # of a spawn that failed
     explained: asyncio.Future[Failure] | None = None
+    spared: bool = False  # whether the group is spared it: it stops for nobody's sake
 
 
 class FailureBook:
@@ -52,21 +53,21 @@ class FailureBook:
 
     @property
     def first(self) -> Failure | None:
-        """The first failure of this round."""
-        return self._now[0].failure if self._now else None
+        """The first failure of this round that concerns the group."""
+        return next((failed.failure for failed in self._now if not failed.spared), None)
 
     async def news(self) -> list[tuple[Failure, int | None]]:
-        """This round's failures that were not asked for before, with the errno of a failed spawn."""
+        """This round's failures that concern the group, and were not asked for before; with a failed spawn's errno."""
         fresh, self._handed_out = self._now[self._handed_out :], len(self._now)
-        await _explain(fresh)
-        return [(failed.failure, failed.errno) for failed in fresh]
+        await explain(fresh)
+        return [(failed.failure, failed.errno) for failed in fresh if not failed.spared]
 
     async def end(self) -> None:
         """Wait for the last explanations."""
-        await _explain(self._all)
+        await explain(self._all)
 
 
-async def _explain(several: Collection[Failed]) -> None:
+async def explain(several: Collection[Failed]) -> None:
     """Wait until these are explained, or the disk has had its time."""
     waiting = [failed.explained for failed in several if failed.explained is not None]
     if waiting:

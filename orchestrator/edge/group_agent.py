@@ -60,7 +60,7 @@ class GroupAgent:
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._backend = backend
         self._membership = Membership(job, group, connection, store, post=self.post, log=self.log, fence=backend.fence)
-        self.watchdog = Watchdog(group.watchdog, self.log)
+        self.watchdog = Watchdog(group.watchdog, self.log, self._membership.got_to)
         self._workers = LocalWorkers(
             job,
             group,
@@ -223,7 +223,6 @@ class GroupAgent:
         """What this agent is doing now, for whoever asks for its health."""
         group, state, seat = self.spec, self._machine.state, self._membership.seat
         seat = seat if in_round(state) else None
-        charged, budget = self._membership.charged, group.restart.budget
         failures = self._workers.failed.all
         return Snapshot(
             run_id=self._job.run_id,
@@ -238,8 +237,8 @@ class GroupAgent:
             group_rank=seat.slot if seat else None,
             world_size=seat.world_size if seat else None,
             workers=self._workers.views(),
-            charged=charged,
-            remaining=None if budget.max is None or budget.per_s is not None else max(0, budget.max - charged),
+            charged=self._membership.charged,
+            remaining=self._membership.remaining(group.restart.budget),
             failures=self._workers.failed.count,
             last_failure=failures[-1] if failures else None,
             lease_lag_s=self._membership.lease.lag_s,

@@ -16,7 +16,7 @@ from orchestrator.core.specs import GroupSpec, JobSpec
 from orchestrator.edge.lease import LeaseKeeper
 from orchestrator.edge.network import ReservedPort
 from orchestrator.edge.redis.connection import Connection
-from orchestrator.errors import RendezvousError
+from orchestrator.errors import Excluded, RendezvousError
 
 Knows = Callable[[], Claim]  # what we know of the group by now: others may be heard of while we wait
 GRAIN_S = 0.05  # differences between two looks at a lease that mean nothing
@@ -86,7 +86,7 @@ class Joining:
             case Held():
                 return await self._outwait(reply, bid, claim)
             case Refused():
-                raise RendezvousError(reply.why)
+                raise Excluded(f"this node may take part no more, as restart.rules have it: {reply.why}")
             case _:
                 assert_never(reply)
 

@@ -31,9 +31,9 @@ class Logs:
         """Whether there are files at all."""
         return self._spec.kind is not LogsKind.INHERIT
 
-    def home(self, round_number: int, rank: int) -> Path:
-        """The directory of one worker."""
-        return self._home / str(round_number) / str(rank)
+    def home(self, round_number: int, worker: str) -> Path:
+        """The directory of one worker, named by its rank, and its incarnation after the first."""
+        return self._home / str(round_number) / worker
 
     def show(self, worker: Worker) -> None:
         """Have what it writes shown, if that is wished. From any thread, before it starts."""

@@ -30,15 +30,15 @@ from orchestrator.core.rendezvous import (
     Verdict,
     Waiting,
 )
-from orchestrator.core.restart import Judgement
 from orchestrator.core.result import Ending
-from orchestrator.core.specs import GroupSpec, JobSpec
+from orchestrator.core.specs import Budget, GroupSpec, JobSpec
 from orchestrator.core.words import Event, Outcome
 from orchestrator.edge.joining import Joining
 from orchestrator.edge.lease import Fence, LeaseKeeper
-from orchestrator.edge.messages import Message, Post
+from orchestrator.edge.messages import Message, Post, rendezvous_failed
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.group import GroupStore
+from orchestrator.edge.reporting import Reporting
 from orchestrator.errors import ExitCode, RendezvousError
 
 LEAVE_WITHIN_S = 3.0  # the last word is a courtesy: a server that does not answer must not hold up the end
@@ -73,7 +73,7 @@ class Membership:
         self._background: list[asyncio.Task[None]] = []
         self._memory = Memory()
         self._mourned = 0  # the last round whose loss of members is in the journal
-        self._backoff_ends = 0.0  # on our monotonic clock
+        self.reporting = Reporting(store, self._memory, log, heard=self._hear, mourn=self._mourn, closed=self.closed)
 
     @property
     def seat(self) -> Seat | None:
@@ -84,6 +84,16 @@ class Membership:
     def charged(self) -> int:
         """Restarts of the run, as far as we have heard."""
         return self._memory.charged
+
+    def remaining(self, budget: Budget) -> int | None:
+        """Charged restarts that are left; None: there is no bound, or it is not known here."""
+        if budget.max is None or budget.per_s is not None:
+            return None
+        return max(0, budget.max - self._memory.spent)
+
+    def got_to(self, step: int) -> None:
+        """One of our workers has said to which step it got."""
+        self._memory.got_to(step)
 
     @property
     def claim(self) -> Claim:
@@ -216,8 +226,7 @@ class Membership:
         self._post(Message(event=event, reason=reason, round=about))
 
     def _gone(self, error: RendezvousError) -> None:
-        ending = Ending(outcome=Outcome.FAILED, exit_code=int(error.exit_code), reason=str(error))
-        self._post(Message(event=Event.RENDEZVOUS_FAILED, reason=str(error), ending=ending))
+        self._post(rendezvous_failed(error))
 
     def closed(self, said: Closed) -> Message:
         """The run's end, as a message."""
@@ -225,63 +234,6 @@ class Membership:
         cause = Failure.from_dict(said.cause) if said.cause else None
         ending = Ending(outcome=said.outcome, exit_code=said.exit_code, reason=said.reason, cause=cause)
         return Message(event=Event.RUN_CLOSED, reason=said.reason, ending=ending)
-
-    # -- reporting
-
-    async def report_failure(self, judgement: Judgement, delay_s: float, consecutive: int, failure: Failure) -> None:
-        """Tell the group; what it decides is asked for by `decision`."""
-        verdict = await self._store.fail(self.claim, judgement.action, delay_s, consecutive, failure)
-        self._log("failure_reported", action=judgement.action, why=judgement.why, reply=type(verdict).__name__.lower())
-        if isinstance(verdict, Restart):
-            self._memory.restarting(verdict, time.monotonic())
-        else:
-            self._memory.round_over()
-
-    async def report_success(self) -> None:
-        """Tell the group that all our workers succeeded; the last one to do so ends the run, for all."""
-        self._memory.succeeded()
-        self._hear(await self._store.done(self.claim))
-
-    async def report_level(self, level: int) -> None:
-        """Tell the group, and those who wait for it, how far our workers have come; see `Up`."""
-        self._memory.up(level)
-        await self._store.up(self.claim, level)
-
-    async def decision(self, visit: int) -> Message:
-        """What became of our round. It has ended: who is asked last is the server, after all that was reported."""
-        verdict = await self._store.verdict(self.claim)
-        match verdict:
-            case Restart():
-                self._backoff_ends = time.monotonic() + verdict.delay_ms / 1000
-                self._memory.restarting(verdict, time.monotonic())
-                self._log_decision(verdict)
-                return Message(event=Event.RESTART_DECIDED, reason=verdict.reason, visit=visit)
-            case Superseded():
-                self._mourn(verdict)
-                return Message(event=Event.ROUND_SUPERSEDED, reason=verdict.why, visit=visit)
-            case Lapsed():
-                return Message(event=Event.LEASE_LOST, reason=verdict.why, visit=visit)
-            case Standing() | Restoring():  # our workers are gone, so we have no round to go on with, or to give back
-                reason = "the server has lost its memory, or a part of it, and what it had decided"
-                return Message(event=Event.LEASE_LOST, reason=reason, visit=visit)
-            case Closed():
-                return self.closed(verdict)
-            case _:
-                assert_never(verdict)
-
-    async def wait_backoff(self) -> None:
-        """Wait until the decided delay is over."""
-        await asyncio.sleep(max(0.0, self._backoff_ends - time.monotonic()))
-
-    def _log_decision(self, verdict: Restart) -> None:
-        self._log(
-            "restart_decided",
-            cause=verdict.cause,
-            charged=verdict.charged,
-            delay_s=verdict.delay_ms / 1000,
-            remaining=verdict.remaining,
-            reason=verdict.reason,
-        )
 
     # -- leaving
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.result import Ending
-from orchestrator.core.words import Event
+from orchestrator.core.words import Event, Outcome
+from orchestrator.errors import RendezvousError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,12 @@ class Message:
     visit: int | None = None
     seat: Seat | None = None
     ending: Ending | None = None
+
+
+def rendezvous_failed(error: RendezvousError) -> Message:
+    """That the group cannot be dealt with any more, and how our part in it ends then."""
+    ending = Ending(outcome=Outcome.FAILED, exit_code=int(error.exit_code), reason=str(error))
+    return Message(event=Event.RENDEZVOUS_FAILED, reason=str(error), ending=ending)
 
 
 Post = Callable[[Message], None]

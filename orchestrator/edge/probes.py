@@ -98,6 +98,11 @@ class Probes:
             thread.close(0.0)
         self._threads.clear()
 
+    def started(self, handle: int) -> bool:
+        """Whether this worker has come up."""
+        watched = self._watched.get(handle)
+        return watched is not None and watched.health.started
+
     def ready(self, handle: int) -> bool:
         """Whether this worker does its work."""
         watched = self._watched.get(handle)

@@ -40,10 +40,12 @@ class Starter:
         self._making = FileThread("workers' directories")
         self._environ = dict(os.environ)  # decoded once, not for each of very many workers
 
-    def new(self, place: Place) -> Worker:
-        """A worker at that place, which does not run yet."""
-        directory = self._logs.home(place.seat.round, place.rank)
-        return Worker(place=place, handle=self._backend.new_handle(), directory=directory)
+    def new(self, place: Place, incarnation: int = 0) -> Worker:
+        """A worker at that place, which does not run yet; ``incarnation`` counts the earlier ones of the round."""
+        name = f"{place.rank}.{incarnation}" if incarnation else str(place.rank)
+        directory = self._logs.home(place.seat.round, name)
+        handle = self._backend.new_handle()
+        return Worker(place=place, handle=handle, directory=directory, incarnation=incarnation)
 
     async def prepare(self, workers: Sequence[Worker]) -> list[OSError | None]:
         """Make their directories; returns, for each, why that could not be done."""
@@ -70,6 +72,7 @@ class Starter:
             store=self._store,
             watchdog=self._watchdog.path,
             stacks_file=str(worker.stacks_file),
+            incarnation=worker.incarnation,
         )
         program = Program(
             argv=fill_in(spec.cmd, self._job, self._group, place),

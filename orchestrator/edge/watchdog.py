@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from orchestrator.core.beats import Stacks, Word, parse
+from orchestrator.core.beats import Stacks, Step, Word, parse
 from orchestrator.core.specs import WatchdogKind, WatchdogPolicy
 from orchestrator.core.watchdog import Hang, Watch, pace_s
 from orchestrator.edge.fifo import Fifo, make_fifo
@@ -30,16 +30,23 @@ LOOKS = 4  # within `after_s`
 TOLD_MAX = 8  # workers whose stacks are taken at once
 
 Seen = tuple[Worker, float, int]  # processor time in s, bytes
-OnHang = Callable[[Worker, str, str], None]
+OnHang = Callable[[Worker, str, str, tuple[str, ...]], None]
 
 
 class Watchdog:
-    """Watches the workers that it is told of. ``on_hang`` takes a worker that has failed by it, why, and its stacks."""
+    """Watches the workers that it is told of.
 
-    def __init__(self, policy: WatchdogPolicy, log: Callable[..., None]) -> None:
+    ``on_hang`` takes a worker that has failed by it, why, its stacks, and the sections that it was in; ``on_step`` the
+    steps that workers say they are at.
+    """
+
+    def __init__(
+        self, policy: WatchdogPolicy, log: Callable[..., None], on_step: Callable[[int], None] = lambda _: None
+    ) -> None:
         self._policy = policy
         self._log = log
         self.on_hang: OnHang = lambda *_: None
+        self._on_step = on_step
         self._watch = Watch(policy)
         self._workers: dict[int, Worker] = {}  # by pid
         self._offers: dict[int, int] = {}  # pid: the signal on which it writes its stacks
@@ -100,11 +107,13 @@ class Watchdog:
         self._watch.started(worker.place.local_rank, time.monotonic())
         self._bell.set()
 
-    def ended(self, worker: Worker) -> None:
-        """A worker has exited."""
-        if worker.pid is not None:
-            self._workers.pop(worker.pid, None)
-        self._watch.ended(worker.place.local_rank)
+    def ended(self, worker: Worker) -> tuple[str, ...]:
+        """A worker has exited; what it had said is heard before. Returns the sections that it was in."""
+        if self._workers.get(worker.pid or 0) is not worker:
+            return ()
+        self._listen()
+        del self._workers[worker.pid or 0]
+        return self._watch.ended(worker.place.local_rank)
 
     def rest(self) -> None:
         """The workers are being stopped, or are gone."""
@@ -190,6 +199,8 @@ class Watchdog:
             if signal.SIGRTMIN < word.signal <= signal.SIGRTMAX:
                 self._offers[word.pid] = word.signal
             return
+        if isinstance(word, Step):
+            self._on_step(word.number)
         due_s = self._watch.hear(worker.place.local_rank, word, now_s, time.time())
         if due_s is not None and due_s < self._until_s:
             self._until_s = max(due_s, now_s)
@@ -254,7 +265,7 @@ class Watchdog:
             who = {"rank": place.rank, "local_rank": place.local_rank, "pid": worker.pid}
             self._log("worker_hung", **who, reason=hang.why, fails=hang.fails, stacks=text)
             if hang.fails:
-                self.on_hang(worker, hang.why, text)
+                self.on_hang(worker, hang.why, text, hang.sections)
 
     async def _stacks(self, hang: Hang, worker: Worker) -> str:
         return await stacks_of(*self.whom_to_ask(worker, hang.pid), worker.stacks_file)

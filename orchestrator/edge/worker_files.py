@@ -17,6 +17,7 @@ from orchestrator.core.failures import Failure
 from orchestrator.core.ranks import Place
 from orchestrator.core.snapshot import WorkerView
 from orchestrator.edge.errorfile import last_lines, python_error, read_error_file
+from orchestrator.edge.memory_marks import MemoryMark
 
 RESULT_LIMIT = 1 << 20  # bytes of a result file; beyond that it is no result
 
@@ -28,8 +29,16 @@ class Worker:
     place: Place
     handle: int
     directory: Path
+    incarnation: int = 0  # how often it was started again within the round
+    row: int = 0  # of these times, in a row: without a long life in between
     pid: int | None = None
+    started_s: float = 0.0  # on the monotonic clock
+    was_ready: bool = False
+    memory: MemoryMark | None = None
     ended: bool = False
+    settled: bool = False  # it has succeeded, or counts no more
+    ignored: bool = False  # because its failure is ignored
+    replaced: bool = False  # another one is to be started in its place
 
     def view(self, *, ready: bool) -> WorkerView:
         """What others may know of it."""

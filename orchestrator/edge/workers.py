@@ -7,7 +7,8 @@ What follows from that is the machine's business.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.core.health import ProbeKind
@@ -19,12 +20,15 @@ from orchestrator.core.specs import GroupSpec, JobSpec
 from orchestrator.core.words import Event
 from orchestrator.edge.backend import WorkerBackend
 from orchestrator.edge.deaths import Deaths
-from orchestrator.edge.failed import Failed, FailureBook
+from orchestrator.edge.failed import FailureBook
 from orchestrator.edge.guard.client import Exited, Spawned, SpawnFailed
 from orchestrator.edge.logs import Logs
-from orchestrator.edge.messages import Message, Post
+from orchestrator.edge.memory_marks import mark
+from orchestrator.edge.messages import Post
+from orchestrator.edge.outcomes import Outcomes, who
 from orchestrator.edge.probes import Probes
 from orchestrator.edge.processes import Processes
+from orchestrator.edge.replacing import Ask
 from orchestrator.edge.starter import Starter
 from orchestrator.edge.stopping import Stopping
 from orchestrator.edge.tail import Tailer
@@ -54,14 +58,11 @@ class LocalWorkers:
         self._watchdog = watchdog
         self._post = post
         self._log = log
-        self._workers: dict[int, Worker] = {}
-        self._seat: Seat | None = None
-        self._told: set[Event] = set()
+        self._workers: dict[int, Worker] = {}  # by handle; with those that are being replaced
         self._logs = Logs(job, group.role, tailer, log)
         self._starter = Starter(job, group, backend=backend, logs=self._logs, watchdog=watchdog, store=store)
         self._deaths = Deaths(group, job.node.name, logged=self._logs.kept)
         self.stopping = Stopping(job.stop, backend, log)
-        self.failed = FailureBook()
         self._probes: Probes | None = None
         if group.probes is not None:
             self._probes = Probes(
@@ -74,9 +75,23 @@ class LocalWorkers:
                 log=log,
             )
         watchdog.on_hang = self._hung
+        self.failed = FailureBook()
+        self._outcomes = Outcomes(
+            group,
+            self._workers,
+            self.failed,
+            job.stop,
+            backend=backend,
+            starter=self._starter,
+            post=post,
+            log=log,
+            start=self._start,
+            leave=self._leave,
+        )
 
     def attach(self, tasks: asyncio.TaskGroup) -> None:
-        """Where the tasks that ask workers how they are belong."""
+        """Where the tasks that ask, judge and replace workers belong."""
+        self._outcomes.attach(tasks)
         if self._probes is not None:
             self._probes.attach(tasks)
 
@@ -88,10 +103,13 @@ class LocalWorkers:
         None of them is, if this is cancelled.
         """
         self._ask_no_more()
-        self._seat, self._told = seat, set()
-        self.failed.begin_round()
+        self._outcomes.begin_round(seat.round)
         workers = [self._starter.new(place) for place in places(seat, self._group.worker.nproc)]
-        self._workers = {worker.handle: worker for worker in workers}
+        self._workers.clear()
+        self._workers.update({worker.handle: worker for worker in workers})
+        await self._start(workers)
+
+    async def _start(self, workers: Sequence[Worker]) -> None:
         problems = await self._starter.prepare(workers)
         self._logs.keep(workers)
         for worker, problem in zip(workers, problems, strict=True):
@@ -100,13 +118,24 @@ class LocalWorkers:
             else:
                 self._spawn_failed(worker, f"creating {worker.directory}", problem.errno or 0)
 
+    def replace(self, ask: Ask) -> None:
+        """Replace those that failures concern which the group is spared."""
+        self._outcomes.replace(ask)
+
     # -- stopping
 
     async def stop(self) -> list[int]:
-        """Stop all of them and whatever they left behind; returns the pids that would not die."""
+        """Stop all of them and whatever they left behind; returns the pids that would not die.
+
+        Whatever had failed before is told by then.
+        """
         asked = {worker.pid: self._watchdog.whom_to_ask(worker) for worker in self._workers.values() if worker.pid}
         self._ask_no_more()
-        return await self.stopping.stop(list(self._workers.values()), asked) if self._workers else []
+        if not self._workers:
+            return []
+        unkillable = await self.stopping.stop(list(self._workers.values()), asked)
+        await self._outcomes.settle()
+        return unkillable
 
     def kill(self) -> None:
         """Kill them now; a stop under way ends the sooner for it."""
@@ -115,6 +144,7 @@ class LocalWorkers:
 
     def _ask_no_more(self) -> None:
         self._watchdog.rest()
+        self._outcomes.rest()
         if self._probes is not None:
             self._probes.end_all()
 
@@ -125,17 +155,19 @@ class LocalWorkers:
     def lost(self) -> None:
         """The guard died, and they with it: that is this round's failure, if some still ran and it had none before."""
         self._ask_no_more()
+        blamed = self.failed.first is not None
+        self._outcomes.lost()
         dead = [worker for worker in self._workers.values() if not worker.ended]
         for worker in dead:
             worker.ended = True
-        if dead and self.failed.first is None:
+        if dead and not blamed:
             self.failed.add(self._deaths.bereft(dead[0]))
 
     def views(self) -> tuple[WorkerView, ...]:
         """This round's workers, as they are now."""
         probes = self._probes
         return tuple(
-            worker.view(ready=probes is None or probes.ready(worker.handle)) for worker in self._workers.values()
+            worker.view(ready=probes is None or probes.ready(worker.handle)) for worker in self._outcomes.current
         )
 
     async def end(self) -> None:
@@ -147,9 +179,10 @@ class LocalWorkers:
 
     def level(self) -> Level:
         """How far this round's workers have come."""
-        if any(worker.pid is None for worker in self._workers.values()):
+        left = [worker for worker in self._outcomes.current if not worker.settled]
+        if any(worker.pid is None for worker in left):
             return Level.SETTLED
-        ready = self._probes is None or all(self._probes.ready(handle) for handle in self._workers)
+        ready = self._probes is None or all(self._probes.ready(worker.handle) for worker in left)
         return Level.HEALTHY if ready else Level.STARTED
 
     # -- listening
@@ -161,13 +194,7 @@ class LocalWorkers:
             return  # of an earlier round
         match event:
             case Spawned():
-                worker.pid = event.pid
-                self._watchdog.started(worker)
-                if self._probes is not None:
-                    self._probes.begin(worker.handle, worker.place)
-                self._log("worker_started", rank=worker.place.rank, local_rank=worker.place.local_rank, pid=event.pid)
-                if all(other.pid is not None for other in self._workers.values()):
-                    self._tell(Event.WORKERS_STARTED, f"{len(self._workers)} workers run")
+                self._spawned(worker, event)
             case SpawnFailed(step="fenced"):
                 worker.ended = True  # refused, because the lease has lapsed: that is told apart, and no failure
             case SpawnFailed():
@@ -175,17 +202,26 @@ class LocalWorkers:
             case Exited():
                 self._exited(worker, event)
 
+    def _spawned(self, worker: Worker, event: Spawned) -> None:
+        worker.pid, worker.started_s, worker.memory = event.pid, time.monotonic(), mark(event.pid)
+        self._log("worker_started", **who(worker), pid=event.pid)
+        if worker.replaced:
+            return  # it is stopped already
+        self._watchdog.started(worker)
+        if self._probes is not None:
+            self._probes.begin(worker.handle, worker.place)
+        self._outcomes.count()
+
     def _exited(self, worker: Worker, event: Exited) -> None:
         worker.ended = True
-        self._watchdog.ended(worker)
+        self._note_readiness(worker)
+        sections = self._watchdog.ended(worker)
         if self._probes is not None:
             self._probes.end(worker.handle)
         kind = "signaled" if event.signal is not None else "exited"
-        place = worker.place
         self._log(
             "worker_exited",
-            rank=place.rank,
-            local_rank=place.local_rank,
+            **who(worker),
             pid=event.pid,
             exit_code=event.exit_code,
             signal=event.signal,
@@ -195,39 +231,48 @@ class LocalWorkers:
         if event.sent_by_us:
             return
         if event.exit_code == 0:
-            if all(other.ended for other in self._workers.values()) and self.failed.first is None:
-                self._tell(Event.WORKERS_SUCCEEDED, "all local workers exited with 0")
-            return
-        self._fail(self._deaths.exited(worker, event))
+            self._outcomes.settled(worker)
+        else:
+            self._outcomes.fail(worker, self._deaths.exited(worker, event, sections))
+
+    def _note_readiness(self, worker: Worker) -> None:
+        """Whether it had come up, while that is still known."""
+        asked = self._probes is not None and self._group.probes is not None and self._group.probes.startup is not None
+        if asked and self._probes is not None:
+            worker.was_ready = self._probes.started(worker.handle)
 
     def _spawn_failed(self, worker: Worker, step: str, errno: int) -> None:
         worker.ended = True
-        self._fail(self._deaths.unborn(worker, step, errno))
+        self._outcomes.fail(worker, self._deaths.unborn(worker, step, errno))
 
     def _readiness_changed(self) -> None:
         if self._group.needed and self.level() is Level.HEALTHY:
-            self._tell(Event.WORKERS_READY, "all local workers are ready, by their probes")
+            self._outcomes.tell(Event.WORKERS_READY, "all local workers are ready, by their probes")
 
     def _probe_failed(self, handle: int, kind: ProbeKind, why: str) -> None:
-        self._fail(self._deaths.unwell(self._workers[handle], kind, why), Event.PROBE_FAILED)
+        worker = self._workers[handle]
+        self._note_readiness(worker)
+        self._outcomes.fail(worker, self._deaths.unwell(worker, kind, why), Event.PROBE_FAILED)
 
-    def _hung(self, worker: Worker, why: str, stacks: str) -> None:
+    def _hung(self, worker: Worker, why: str, stacks: str, sections: tuple[str, ...]) -> None:
         """It hangs: that is its failure, and it will be stopped for it."""
-        self._fail(self._deaths.hung(worker, why, stacks), Event.WORKER_HUNG)
+        self._note_readiness(worker)
+        self._outcomes.fail(worker, self._deaths.hung(worker, why, stacks, sections), Event.WORKER_HUNG)
 
-    def _fail(self, failed: Failed, event: Event = Event.WORKER_FAILED) -> None:
-        self.failed.add(failed)
-        failure = failed.failure
-        self._post(Message(event=event, reason=f"rank {failure.rank}: {failure.how()}", round=failure.round))
+    def _leave(self, worker: Worker) -> None:
+        """It will be stopped for a failure that the group is spared: nothing that it does from here on counts."""
+        self._watchdog.ended(worker)
+        if self._probes is not None:
+            self._probes.end(worker.handle)
 
-    def _tell(self, event: Event, reason: str) -> None:
-        if self._seat is not None and event not in self._told:
-            self._told.add(event)
-            self._post(Message(event=event, reason=reason, round=self._seat.round))
+    @property
+    def ignored(self) -> int:
+        """How many have failed, and do not count."""
+        return self._outcomes.ignored
 
     # -- what they reported
 
     def results(self) -> dict[int, Mapping[str, Any]]:
         """What each worker of the last round wrote to its result file, by rank; what is no JSON object is left out."""
-        values = {worker.place.rank: worker.reported() for worker in self._workers.values()}
+        values = {worker.place.rank: worker.reported() for worker in self._outcomes.current}
         return {rank: value for rank, value in values.items() if value is not None}

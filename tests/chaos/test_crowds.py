@@ -97,7 +97,7 @@ def test_who_joins_while_the_run_ends_hears_how_it_ended(server: Server, seed: i
             await together([a, b])
             asyncio.get_running_loop().call_later(offset_s, late.begin)
             for agent in (a, b):
-                await agent.membership.report_success()
+                await agent.membership.reporting.success()
                 await asyncio.sleep(0.005)
             await when(lambda: all(agent.ended for agent in group.agents))
             ends = {agent.ending.exit_code if agent.ending else agent.refusal for agent in group.agents}

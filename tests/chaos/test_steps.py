@@ -61,7 +61,7 @@ class Trio:
                 await store.fail(m.membership.claim, RuleAction.RETRY, 0.0, 1, failure("m"))
                 m.again()
             case "done":
-                await m.membership.report_success()
+                await m.membership.reporting.success()
             case "verdict":
                 await store.verdict(m.membership.claim)
             case "leave":
@@ -72,7 +72,7 @@ class Trio:
     async def finish(self, agents: list[LightAgent]) -> None:
         """These succeed, and the run with them."""
         for agent in agents:
-            await agent.membership.report_success()
+            await agent.membership.reporting.success()
         await when(lambda: all(agent.ended for agent in (self.a, self.b)))
         assert {agent.ending.outcome for agent in (self.a, self.b) if agent.ending} == {Outcome.SUCCEEDED}
 

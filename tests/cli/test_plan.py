@@ -86,7 +86,7 @@ def test_the_text_says_the_same(commands: Commands) -> None:
     limits = ("logs.max_bytes=100000", "logs.console_bytes_per_s=5000", "stop.preempt_signals=[TERM]")
     said = commands.ctl("plan", "restart.rules=[{exit_codes: [3], action: fatal}]", *limits, "--", "true")
     assert said.code == 0
-    for part in ("local rank 0: true", "at most 3 restarts in the whole run", "rule 0: exit_codes [3] -> fatal",
+    for part in ("local rank 0: true", "at most 3 restarts in the whole run", "rule 0 ends the run: exit code 3",
                  "SIGTERM ends the agent with exit code 75", "go to", "BACKOFF", "PYTHONUNBUFFERED=1",
                  "of each file the newest 100000 bytes; at most 5000 bytes/s shown"):  # fmt: skip
         assert part in said.out

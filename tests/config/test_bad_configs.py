@@ -33,7 +33,7 @@ BAD = [
         ["r.yaml"],
         "worker: {cmd: 'true'}\nrestart:\n  budgt: {max: 3}\n",
         [
-            "restart.budgt: unknown key; did you mean 'budget'? known: backoff, budget, cascade, free, rules [r.yaml:3]",
+            "restart.budgt: unknown key; did you mean 'budget'? known: backoff, budget, cascade, free, progress, rules, scope [r.yaml:3]",
         ],
     ),
     Bad(
@@ -65,7 +65,7 @@ BAD = [
         ["restart.rules=[{foo: 1, action: retry}]", *RUN],
         None,
         [
-            "restart.rules[0].foo: unknown key; known: action, error_types, exit_codes, kinds, message, signals [override restart.rules=[{foo: 1, action: retry}]]",
+            "restart.rules[0].foo: unknown key; did you mean 'oom'? known: action, backoff, budget, error_types, exit_codes, kinds, max_age_s, message, min_age_s, oom, phase, scope, signals [override restart.rules=[{foo: 1, action: retry}]]",
         ],
     ),
     Bad(
@@ -73,7 +73,7 @@ BAD = [
         ["restart=never", "restart.bugdet.max=3", *RUN],
         None,
         [
-            "restart.bugdet: unknown key; did you mean 'budget'? known: backoff, budget, cascade, free, rules [override restart.bugdet.max=3]",
+            "restart.bugdet: unknown key; did you mean 'budget'? known: backoff, budget, cascade, free, progress, rules, scope [override restart.bugdet.max=3]",
         ],
     ),
     # -- choices
@@ -613,7 +613,7 @@ BAD = [
         ["restart.rules=[{exit_codes: [0, 256], action: fatal}]", *RUN],
         None,
         [
-            "restart.rules[0].exit_codes[0]: 0 is not an exit code; allowed: 1 to 255, or a range as in '64-78' [override restart.rules=[{exit_codes: [0, 256], action: fatal}]]",
+            "restart.rules[0].exit_codes[0]: 0 is success, which no rule is asked about; allowed: 1 to 255, or a range as in '64-78' [override restart.rules=[{exit_codes: [0, 256], action: fatal}]]",
             "restart.rules[0].exit_codes[1]: 256 is not an exit code; allowed: 1 to 255, or a range as in '64-78' [override restart.rules=[{exit_codes: [0, 256], action: fatal}]]",
         ],
     ),
@@ -690,7 +690,7 @@ BAD = [
         ["restart.rules=[{exit_codes: [3]}]", *RUN],
         None,
         [
-            "restart.rules[0]: has no action; allowed: action: retry, retry_free or fatal [override restart.rules=[{exit_codes: [3]}]]",
+            "restart.rules[0]: has no action; allowed: action: fatal, exclude_node, retry, retry_free, ignore, success [override restart.rules=[{exit_codes: [3]}]]",
         ],
     ),
     Bad(
@@ -732,7 +732,7 @@ BAD = [
         ["restart.rules=[3]", *RUN],
         None,
         [
-            "restart.rules[0]: 3 is not a mapping; known: action, error_types, exit_codes, kinds, message, signals [override restart.rules=[3]]",
+            "restart.rules[0]: 3 is not a mapping; known: action, backoff, budget, error_types, exit_codes, kinds, max_age_s, message, min_age_s, oom, phase, scope, signals [override restart.rules=[3]]",
         ],
     ),
     # -- interpolation
@@ -1254,7 +1254,7 @@ BAD = [
             "nodes: '2:1' has its minimum above its maximum; allowed: N or MIN:MAX, from 1, as in 2:4 [override nodes=2:1]",
             "worker.nproc: 0 is too small; allowed: a whole number from 1, cpu, gpu, auto [override worker.nproc=0]",
             "restart.backoff.jitter: 2 is too large; allowed: a number from 0 to below 1 [r.yaml:6]",
-            "restart.rules[0]: has no action; allowed: action: retry, retry_free or fatal [r.yaml:7]",
+            "restart.rules[0]: has no action; allowed: action: fatal, exclude_node, retry, retry_free, ignore, success [r.yaml:7]",
             "stop.grace: unknown key; did you mean 'grace_s'? known: dump, forward, grace_s, kill_wait_s, platform_grace_s, preempt_signals, signal [r.yaml:4]",
             "stop.signal: 'TREM' is not a signal; did you mean 'TERM'? allowed: a name such as TERM, INT or USR1 [override stop.signal=TREM]",
             "worker.cmd: 'nosuch-program' is not found on the PATH of the workers; install it, give its path, or set worker.env.PATH [r.yaml:1]",

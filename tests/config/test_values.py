@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.config.checks import least_delay_s
 from orchestrator.config.command import flag_arguments
 from orchestrator.config.compile import compile_job
 from orchestrator.config.host import Host
 from orchestrator.config.report import Report
+from orchestrator.config.restart_checks import least_delay_s
 from orchestrator.core.restart import delay_s
 from orchestrator.core.specs import Backoff, JobSpec
 

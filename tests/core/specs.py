@@ -13,6 +13,7 @@ from orchestrator.core.specs import (
     RestartKind,
     RestartPolicy,
     Rule,
+    Scope,
     WatchdogKind,
     WatchdogPolicy,
     WorkerSpec,
@@ -32,9 +33,15 @@ def policy(
     backoff: Backoff = BACKOFF,
     budget: int | None = 3,
     rules: tuple[Rule, ...] = (),
+    scope: Scope = Scope.GROUP,
 ) -> RestartPolicy:
     return RestartPolicy(
-        kind=kind, budget=Budget(max=budget), free=Budget(max=100, per_s=3600), backoff=backoff, rules=rules
+        kind=kind,
+        budget=Budget(max=budget),
+        free=Budget(max=100, per_s=3600),
+        backoff=backoff,
+        rules=rules,
+        scope=scope,
     )
 
 
@@ -53,13 +60,15 @@ def group(
     depends_on: Mapping[str, Need] | None = None,
     needed: bool = False,
     cascade: bool = False,
+    scope: Scope = Scope.GROUP,
+    rules: tuple[Rule, ...] = (),
 ) -> GroupSpec:
     return GroupSpec(
         role=role,
         min_nodes=nodes[0],
         max_nodes=nodes[1],
         worker=WorkerSpec(cmd=("true",), nproc=2),
-        restart=policy(kind, backoff=backoff, budget=budget),
+        restart=policy(kind, backoff=backoff, budget=budget, scope=scope, rules=rules),
         spare_nodes=spares,
         probes=PROBES if probes else None,
         preflight=PREFLIGHT if preflight else None,

@@ -45,7 +45,7 @@ def test_charges_that_we_know_of_are_united_with_those_of_a_round_that_does_not(
     memory = Memory()
     memory.seated(seat(1), 0.0)
     memory.restarting(restart(1), 10.0)
-    memory.seated(replace(seat(2), ledger=Ledger(0, (Charge(7, 400),))), 11.0)
-    assert memory.claim(12.0).ledger == Ledger(0, (Charge(7, 1400), Charge(1, 2000)))
+    memory.seated(replace(seat(2), ledger=Ledger(0, (Charge("7", 400),))), 11.0)
+    assert memory.claim(12.0).ledger == Ledger(0, (Charge("7", 1400), Charge("1", 2000)))
     memory.seated(replace(seat(3), ledger=Ledger(2, ())), 13.0)
     assert memory.claim(13.0).ledger == Ledger(2, ()), "the run was reopened, and they were forgiven"

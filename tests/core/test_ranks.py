@@ -77,6 +77,7 @@ def test_a_worker_sees_torchruns_variables() -> None:
         "OMP_NUM_THREADS": "1",
         "ORCHESTRATOR_RUN_ID": "j1",
         "ORCHESTRATOR_GROUP": "default",
+        "ORCHESTRATOR_INCARNATION": "0",
         "ORCHESTRATOR_ROUND": "3",
         "ORCHESTRATOR_TOKEN": "170",
         "ORCHESTRATOR_RESULT_FILE": "/r",

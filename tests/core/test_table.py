@@ -10,13 +10,14 @@ import pytest
 from orchestrator.core.graph import mermaid, text
 from orchestrator.core.health import ProbeSpec, ProbesPolicy, ProbeWay
 from orchestrator.core.machine import Facts, GroupMachine
-from orchestrator.core.specs import GroupSpec, Need, RestartKind, WatchdogKind
+from orchestrator.core.specs import GroupSpec, Need, RestartKind, Rule, RuleAction, Scope, WatchdogKind
 from orchestrator.core.table import CORE, Row, Table, build
 from orchestrator.core.verify import verify
 from orchestrator.core.words import FINAL, Effect, Event, Outcome, State
 from orchestrator.errors import IllegalEvent
 from tests.core.specs import AT_ONCE, BACKOFF, group
 
+EXCLUDES, IGNORES = Rule(action=RuleAction.EXCLUDE_NODE), Rule(action=RuleAction.IGNORE)
 CONFIGS = [
     (
         group(
@@ -29,10 +30,12 @@ CONFIGS = [
             watchdog=watchdog,
             depends_on={"data": Need.HEALTHY} if roles else {},
             needed=roles,
+            scope=scope,
+            rules=rules,
         ),
         preempt,
     )
-    for kind, (low, high, spares), backoff, preempt, health, watchdog, roles in product(
+    for kind, (low, high, spares), backoff, preempt, health, watchdog, roles, (scope, rules) in product(
         RestartKind,
         ((1, 1, 0), (2, 2, 0), (1, 4, 0), (1, 1, 1), (2, 2, 1)),
         (BACKOFF, AT_ONCE),
@@ -40,7 +43,9 @@ CONFIGS = [
         (False, True),
         (WatchdogKind.OBSERVE, WatchdogKind.HEARTBEAT),
         (False, True),
+        ((Scope.GROUP, ()), (Scope.WORKER, (EXCLUDES,)), (Scope.GROUP, (IGNORES,))),
     )
+    if not rules or not (roles or preempt)  # which have nothing to do with each other
 ]
 READINESS = ProbesPolicy(readiness=ProbeSpec(way=ProbeWay.TCP, port="1"))
 CONFIGS += [
@@ -50,6 +55,7 @@ CONFIGS += [
 IDS = [
     f"{spec.restart.kind}-{spec.min_nodes}:{spec.max_nodes}+{spec.spare_nodes}-{spec.restart.backoff.max_s:g}s-{preempt}"
     f"{'-health' if spec.preflight else ''}-{spec.watchdog.kind}{'-roles' if spec.needed else ''}"
+    f"-{spec.restart.scope}{''.join(f'-{rule.action}' for rule in spec.restart.rules)}"
     for spec, preempt in CONFIGS
 ]
 
@@ -93,6 +99,16 @@ def test_workers_are_stopped_before_a_run_is_left(spec: GroupSpec, preempt: bool
     for row in build(spec, preempt=preempt):
         if row.source in with_workers and row.target not in {*with_workers, State.FINISHING, State.DECIDING}:
             assert Effect.STOP_WORKERS in row.effects, row
+
+
+@pytest.mark.parametrize(("spec", "preempt"), CONFIGS, ids=IDS)
+def test_a_part_that_failed_keeps_the_round_or_comes_too_late(spec: GroupSpec, preempt: bool) -> None:
+    rows = [row for row in build(spec, preempt=preempt) if row.event is Event.PART_FAILED]
+    replaced = {(row.source, row.target) for row in rows if row.effects == (Effect.REPLACE_WORKERS,)}
+    narrow = spec.restart.scope is not Scope.GROUP and spec.restart.kind is not RestartKind.NEVER
+    assert replaced == ({(one, State.STARTING) for one in (State.STARTING, State.HEALTHY)} if narrow else set())
+    late = [row for row in rows if row.effects != (Effect.REPLACE_WORKERS,)]
+    assert all(row.target is row.source and not row.effects for row in late)
 
 
 @pytest.mark.parametrize(("spec", "preempt"), CONFIGS, ids=IDS)
@@ -148,6 +164,12 @@ def test_an_unused_feature_leaves_no_row() -> None:
     assert not any(row.event is Event.ROUND_REPEATED for row in build(group()))
     assert any(row.event is Event.ROUND_REPEATED for row in build(group(RestartKind.ALWAYS)))
     assert State.WAITING not in states(build(group()))
+    for word in (Event.PART_FAILED, Event.NODE_UNFIT):
+        assert not any(row.event is word for row in build(group()))
+    assert (State.DECIDING, Event.WORKER_FAILED) not in {(row.source, row.event) for row in build(group())}
+    assert any(row.event is Event.PART_FAILED for row in build(group(scope=Scope.NODE)))
+    assert not any(row.event is Event.PART_FAILED for row in build(group(RestartKind.NEVER, scope=Scope.NODE)))
+    assert any(row.event is Event.NODE_UNFIT for row in build(group(rules=(EXCLUDES,))))
     assert State.PREFLIGHT not in states(build(group()))
     assert State.PREFLIGHT not in states(build(group(probes=True)))
     assert not any(row.event is Event.PROBE_FAILED for row in build(group(preflight=True)))

@@ -20,9 +20,10 @@ def launch(tmp_path: Path) -> Iterator[Launcher]:
     mark = f"ORCHESTRATOR_TEST={uuid.uuid4().hex}"
     started: list[Launch] = []
 
-    def start(*arguments: str, name: str = "", env: dict[str, str] | None = None) -> Launch:
+    def start(*arguments: str, name: str = "", env: dict[str, str] | None = None, wrap: tuple[str, ...] = ()) -> Launch:
         key, _, value = mark.partition("=")
-        launched = Launch(tmp_path / (name or f"node{len(started)}"), arguments, {**(env or {}), key: value})
+        directory = tmp_path / (name or f"node{len(started)}")
+        launched = Launch(directory, arguments, {**(env or {}), key: value}, wrap)
         started.append(launched)
         return launched
 

@@ -48,7 +48,7 @@ def test_input_out_of_bounds_is_our_bug_and_changes_nothing(server: Server) -> N
                 args = [*caller[:index], bad, *caller[index + 1 :]]
                 with pytest.raises(InternalError, match="BADARG"):
                     await a.store.connection.call(script("renew"), a.store._keys, args)
-            for more in (("nonsense", 0, 1, 3, 0, "", ""), ("retry", 0, 1, 3, 0, "", "c" * 65537)):
+            for more in (("nonsense", 0, 1, 3, 0, "", 0, 0, "", ""), ("retry", 0, 1, 3, 0, "", 0, 0, "", "c" * 65537)):
                 with pytest.raises(InternalError, match="BADARG"):
                     await a.store.connection.call(script("fail"), a.store._keys, [*caller, *more])
             assert isinstance(await a.store.verdict(a.claim), Standing)

@@ -9,6 +9,7 @@ from orchestrator.core.memory import Memory
 from orchestrator.core.rendezvous import Closed, Lapsed, Restart, Restoring, Seat, Standing, Superseded, Waiting
 from orchestrator.core.specs import Budget, RuleAction
 from orchestrator.core.words import Outcome
+from orchestrator.edge.redis.arguments import seat_words
 from orchestrator.edge.redis.scripts import KEY_NAMES, group_keys
 from tests.edge import servers
 from tests.edge.servers import RESTART, Member, Server, World, eventually, failure, world
@@ -126,7 +127,7 @@ def test_charges_are_united_and_a_sliding_budget_forgets_none_of_them(server: Se
                 memory.seated(await a.sit(), 0.0)
                 await forget(run)
             a.claim = memory.claim(60.0)
-            assert [charge.round for charge in a.claim.ledger.charges] == [2, 1]
+            assert [charge.id for charge in a.claim.ledger.charges] == ["2", "1"]
             assert all(60_000 <= charge.age_ms < 120_000 for charge in a.claim.ledger.charges)
             await a.store.renew(a.claim)
             said_last = await a.store.fail(a.claim, RuleAction.RETRY, 0.0, 1, failure())
@@ -292,7 +293,7 @@ def test_no_key_of_a_restored_run_lives_for_ever(server: Server) -> None:
 def test_restoring_twice_is_restoring_once(server: Server) -> None:
     async def restore(member: Member) -> object:
         assert member.claim.seat is not None
-        words = (*member.store._belongings(member.claim.seat), "0")
+        words = (*seat_words(member.claim.seat, member.bid), "0,0,-1,0")
         return await member.store._call("restore", member.claim, *words)
 
     async def scenario() -> None:

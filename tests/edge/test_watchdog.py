@@ -75,7 +75,7 @@ class Home:
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.hung: list[tuple[int, str]] = []
         self.dog = Watchdog(policy, lambda event, **fields: self.told.append((event, fields)))
-        self.dog.on_hang = lambda worker, why, _: self.hung.append((worker.place.local_rank, why))
+        self.dog.on_hang = lambda worker, why, *_: self.hung.append((worker.place.local_rank, why))
 
     def start(self, pid: int, local_rank: int = 0) -> Worker:
         place = Place(rank=local_rank, local_rank=local_rank, local_world_size=9, seat=SEAT)

@@ -24,8 +24,11 @@ from orchestrator.core.rendezvous import (
     JoinReply,
     Lapsed,
     Notice,
+    Part,
     Place,
+    Refused,
     RenewReply,
+    Replacement,
     Restart,
     Restoring,
     Seat,
@@ -89,6 +92,7 @@ class Agent:
     end: str = ""
     stops_in_s: float = 0.0  # what its workers take when they are stopped next
     _round: int = 0  # messages about another one are stale; 0 while joining
+    _incarnation: int = 0
     _outwaits: bool = False
     _full_since: float | None = None
     _prolonged: tuple[float, int] | None = None  # when the holder's lease would end, and how often it was prolonged
@@ -144,10 +148,16 @@ class Agent:
             self.keeper.close()
         self.keeper, self.keeper_due = None, NEVER
 
-    def fail(self, action: RuleAction, then: RuleAction | None, delay_s: float) -> None:
+    def fail(self, action: RuleAction, then: RuleAction | None, delay_s: float, rule: int | None = None) -> None:
         """A worker fails, and while the others are stopped perhaps another one."""
         self.enter(Phase.STOPPING, self.now_s())
-        self.lane = self._report(action, then, delay_s)
+        self.lane = self._report(action, then, delay_s, rule)
+
+    def fail_in_part(self, action: RuleAction, rule: int | None) -> None:
+        """A worker fails that may be replaced alone."""
+        if self.lane is None:
+            self._incarnation += 1
+            self.lane = self._replace(Part(0, self._incarnation), action, rule)
 
     def succeed(self) -> None:
         """All workers have ended well."""
@@ -215,14 +225,26 @@ class Agent:
                 self.lane_due = self.now_s() + min(reply.ms_left / 1000 + GRAIN_S, self.lease_s / 3)
             case Closed():
                 self._hear(reply)
+            case Refused():
+                self.leave("refused: excluded")
 
-    async def _report(self, action: RuleAction, then: RuleAction | None, delay_s: float) -> None:
-        cause = Failure(kind="exited", group="r", node=self.name, rank=0, local_rank=0, round=self._round, exit_code=3)
+    def _cause(self) -> Failure:
+        return Failure(kind="exited", group="r", node=self.name, rank=0, local_rank=0, round=self._round, exit_code=3)
+
+    async def _replace(self, part: Part, action: RuleAction, rule: int | None) -> None:
+        reply = await self.store.replace(self.claim, part, action, 0.5, self._cause(), rule=rule)
+        if isinstance(reply, Replacement):
+            self.told(self, reply)
+            self.memory.replacing(reply, self.now_s())
+        else:
+            self._hear(reply)
+
+    async def _report(self, action: RuleAction, then: RuleAction | None, delay_s: float, rule: int | None) -> None:
         for each in (action, then):
             if each is None:
                 break
             consecutive = self.memory.seat.consecutive + 1 if self.memory.seat else 1
-            verdict = await self.store.fail(self.claim, each, delay_s, consecutive, cause)
+            verdict = await self.store.fail(self.claim, each, delay_s, consecutive, self._cause(), rule=rule)
             self.told(self, verdict)
             if isinstance(verdict, Restart):
                 self.memory.restarting(verdict, self.now_s())
@@ -245,6 +267,8 @@ class Agent:
                 self.enter(Phase.JOINING)
             case Closed():
                 self._hear(verdict)
+            case Refused():
+                self.leave("excluded")
 
     async def _leave(self) -> None:
         await self.store.leave(self.claim, self.end)

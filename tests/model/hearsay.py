@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.rendezvous import Claim, Restart, Seat, Standing, Waiting
+from orchestrator.core.rendezvous import Claim, Replacement, Restart, Seat, Standing, Waiting
 from tests.model.agent import Agent
 from tests.model.oracle import Oracle
 from tests.model.seen import Seen
@@ -13,15 +13,18 @@ class Hearsay:
 
     def __init__(self, oracle: Oracle) -> None:
         self._oracle = oracle
-        self.knew: dict[str, tuple[int, int, int, set[int]]] = {}  # nonce -> round, token, forgiven, rounds charged
+        self.knew: dict[str, tuple[int, int, int, set[str]]] = {}  # nonce -> round, token, forgiven, rounds charged
         self.clock_set = False  # ever, by anybody
 
     def told(self, agent: Agent, said: object, now: Seen) -> None:
         """An agent hears something."""
         claim = agent.claim
         self._remembers(agent.nonce, claim)
-        if isinstance(said, Restart) and said.charged and said.round == claim.round:
-            others = [charge.age_ms for charge in claim.ledger.charges if charge.round != said.round]
+        of_ours = isinstance(said, Replacement) or (isinstance(said, Restart) and said.round == claim.round)
+        if isinstance(said, Restart | Replacement) and of_ours and said.charged and "#" not in said.id:
+            anew = said.head.forgiven > claim.ledger.forgiven
+            before = () if anew else claim.ledger.charges
+            others = [charge.age_ms for charge in before if charge.id != said.id and not charge.is_apart]
             self._within_budget([*others, 0])
         if isinstance(said, Seat):
             known = self._oracle.book.get((said.token, said.members_hash))
@@ -48,7 +51,7 @@ class Hearsay:
 
     def _remembers(self, nonce: str, claim: Claim) -> None:
         """What an agent knows never goes back: rounds, tokens, and charges that were not forgiven."""
-        ours = {charge.round for charge in claim.ledger.charges}
+        ours = {charge.id for charge in claim.ledger.charges}
         number, token, forgiven, charges = self.knew.get(nonce, (0, 0, 0, set()))
         self._oracle.must(claim.round >= number and claim.token >= token, f"{nonce} knew {number}/{token}, now {claim}")
         self._oracle.must(claim.ledger.forgiven != forgiven or charges <= ours, f"{nonce} knew {charges}, now {ours}")

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 
-from orchestrator.core.specs import Budget
+from orchestrator.core.specs import Budget, ProgressPolicy
 
 Key = tuple[int, str]  # a token and the hash of the members, which together are one round
-BUDGET, FREE = Budget(max=2), Budget(max=100, per_s=3600)
+BUDGET, FREE, NO_PROGRESS = Budget(max=2), Budget(max=100, per_s=3600), ProgressPolicy()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,8 @@ class Rules:
     last_call_s: float = 1.0
     scale_up_s: float = 4.0
     again: bool = False  # restart=always
+    own: Budget | None = None  # of rule 0
+    progress: ProgressPolicy = NO_PROGRESS
 
     @property
     def lease_ms(self) -> int:
@@ -79,7 +81,8 @@ class History:
     spoke: dict[str, int] = field(default_factory=dict)  # nonce -> when its lease was last prolonged
     arrived: dict[str, int] = field(default_factory=dict)  # nonce -> how many had joined before it began to wait
     arrivals: int = 0
-    charges: list[int] = field(default_factory=list)  # when restarts were charged, since the run was reopened
+    charges: list[int] = field(default_factory=list)  # when restarts were charged, since budgets began anew
+    own: list[int] = field(default_factory=list)  # the same of rule 0's own budget
     free: list[int] = field(default_factory=list)  # when rounds ended without a charge
     seated: dict[str, int] = field(default_factory=dict)  # names and slots of the last round of this history
     reported: set[tuple[Key, str]] = field(default_factory=set)  # who has told this server of success

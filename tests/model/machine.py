@@ -10,7 +10,7 @@ from typing import ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from orchestrator.core.specs import Budget, RuleAction
+from orchestrator.core.specs import Budget, ProgressPolicy, RuleAction
 from orchestrator.core.status import WishKind
 from orchestrator.core.words import Outcome
 from tests.model.agent import Agent, Phase
@@ -26,6 +26,8 @@ MISHAP = st.sampled_from(["fail", "succeed", "leave", "spawn", "wish"])
 DELAY = st.sampled_from([0.0, 0.5, 3.0])
 HAND = st.sampled_from(["lane", "keeper"])
 ACTION = st.sampled_from([RuleAction.RETRY, RuleAction.RETRY, RuleAction.RETRY_FREE, RuleAction.FATAL])
+ENDS = [RuleAction.RETRY, RuleAction.RETRY_FREE, RuleAction.EXCLUDE_NODE, RuleAction.FATAL]
+OWN = st.none() | st.just(0)  # the rule whose own budget is charged
 RULES = [
     Rules(minimum=2, maximum=2),
     Rules(minimum=2, maximum=3, spares=1),
@@ -34,6 +36,8 @@ RULES = [
     Rules(minimum=2, maximum=5, free=Budget(max=4), last_call_s=0.0, scale_up_s=0.0),
     Rules(minimum=1, maximum=2, again=True, budget=Budget(max=3)),
     Rules(minimum=1, maximum=1, spares=1, budget=Budget(max=None)),
+    Rules(minimum=2, maximum=3, budget=Budget(max=1), own=Budget(max=2), progress=ProgressPolicy(refill=True)),
+    Rules(minimum=1, maximum=3, own=Budget(max=1, per_s=60), progress=ProgressPolicy(refill=True, max_stalled=2)),
 ]
 
 
@@ -105,11 +109,19 @@ class Model(RuleBasedStateMachine):
 
     # -- what befalls agents
 
-    @rule(pick=PICK, actions=st.tuples(ACTION, st.none() | ACTION), delay_s=DELAY, at_once=st.booleans(), span_ms=SPAN)
+    @rule(
+        pick=PICK,
+        actions=st.tuples(ACTION, st.none() | ACTION),
+        own=OWN,
+        delay_s=DELAY,
+        at_once=st.booleans(),
+        span_ms=SPAN,
+    )
     def fail(
         self,
         pick: int,
         actions: tuple[RuleAction, RuleAction | None],
+        own: int | None,
         *,
         delay_s: float,
         at_once: bool,
@@ -119,15 +131,30 @@ class Model(RuleBasedStateMachine):
             first, then = actions
             if first is RuleAction.FATAL and self.early():
                 first = RuleAction.RETRY
-            agent.fail(first, then, delay_s)
+            agent.fail(first, then, delay_s, own)
             if at_once:
                 self.world.turn(agent, "lane")
         self.world.run(span_ms)
 
-    @rule(actions=st.lists(st.sampled_from(RuleAction), min_size=5, max_size=5), span_ms=SPAN)
+    @rule(pick=PICK, action=st.sampled_from(ENDS[:2]), own=OWN, at_once=st.booleans(), span_ms=SPAN)
+    def fail_in_part(self, pick: int, action: RuleAction, own: int | None, *, at_once: bool, span_ms: int) -> None:
+        if (agent := self.some(pick, Phase.RUNNING)) is not None:
+            agent.fail_in_part(action, own)
+            if at_once:
+                self.world.turn(agent, "lane")
+        self.world.run(span_ms)
+
+    @rule(pick=PICK, steps=st.integers(1, 3))
+    def get_on(self, pick: int, steps: int) -> None:
+        if (agent := self.some(pick, Phase.RUNNING)) is not None:
+            agent.memory.got_to(agent.claim.step + steps)
+
+    @rule(actions=st.lists(st.sampled_from(ENDS), min_size=5, max_size=5), span_ms=SPAN)
     def fail_together(self, actions: list[RuleAction], span_ms: int) -> None:
         for agent, action in zip(list(self.world.agents), actions, strict=False):
-            if agent.awake and agent.phase is Phase.RUNNING and not (action is RuleAction.FATAL and self.early()):
+            spares = action is RuleAction.EXCLUDE_NODE and self.few()
+            ends = action is RuleAction.FATAL and self.early()
+            if agent.awake and agent.phase is Phase.RUNNING and not (ends or spares):
                 agent.fail(action, None, 1.0)
         self.world.run(span_ms)
 

@@ -13,7 +13,7 @@ from orchestrator.core.specs import Budget
 from tests.model.history import Command, History, Key, Round, Rules
 from tests.model.seen import Seen
 
-SEVERITY = {"retry_free": 1, "retry": 2}
+SEVERITY = {"retry_free": 1, "retry": 2, "exclude_node": 3}
 UNPAID = ("two servers had", "the server had fallen behind")  # ends that nobody is known to be interrupted by
 
 
@@ -140,6 +140,7 @@ class Oracle:
         history.round, history.token = after.round, after.token
         names = sorted(after.seats, key=lambda name: after.seats[name])
         self.must([after.seats[name][0] for name in names] == list(range(after.size)), f"slots {after.seats}")
+        self.must(not any(f"excluded:{name}" in after.group for name in names), "who is excluded has no seat")
         self.must(rules.minimum <= after.size <= rules.maximum, f"size {after.size}")
         ranks, roll = 0, ""
         for name in names:
@@ -205,18 +206,20 @@ class Oracle:
     def _ends(self, command: Command, before: Seen, after: Seen) -> None:
         history, rules = self.history, self.rules
         if before.state == "closed" and after.state != "closed":  # reopened: charges are forgiven
-            history.charges, history.free = [], []
+            history.free = []
+        if after.number("forgiven") > before.number("forgiven"):
+            history.charges, history.own = [], []
         self.must(after.number("charged") >= history.charged, "charges never fall")
         history.charged = max(history.charged, after.number("charged"))
-        charged = command.name in ("fail", "done") and after.charges.keys() - before.charges.keys()
+        charged = command.name in ("fail", "done", "replace") and after.charges.keys() - before.charges.keys()
         if charged:
-            self.must(len(charged) == 1 and before.stands | (before.ended[2] == "retry_free"), f"charged {charged}")
-            history.charges.append(command.at)
-            self._within(rules.budget, history.charges, command.at, "restart.budget")
-            if rules.budget.max is not None and rules.budget.per_s is None:
-                self.must(after.spent <= rules.budget.max, f"{after.spent} charged restarts")
-            if before.ended[2] == "retry_free" and before.ended[0] == after.ended[0]:
-                history.free = history.free[:-1]
+            self._charged(command, before, after, charged)
+        if command.name == "replace":
+            stands = after.stands and after.key == command.key
+            self.must(stands or after.outcome or not charged, "what is replaced is a part of the round that stands")
+            if after.free.keys() - before.free.keys():
+                history.free.append(command.at)
+                self._within(rules.free, history.free, command.at, "restart.free")
         if after.ended[0] == before.ended[0] and before.ended[1] == "restart" and not after.outcome:
             mild, severe = (SEVERITY.get(one.ended[2] or "", 0) for one in (before, after))
             self.must(severe >= mild and after.ended[1] == "restart", f"decided {before.ended}, then {after.ended}")
@@ -228,6 +231,23 @@ class Oracle:
             if before.state == "settled" and not why.startswith(UNPAID):
                 history.free.append(command.at)
                 self._within(rules.free, history.free, command.at, "restart.free")
+
+    def _charged(self, command: Command, before: Seen, after: Seen, ids: set[str]) -> None:
+        """Something was charged: once, and to the one budget that its name says."""
+        history, rules = self.history, self.rules
+        (name, *others) = ids
+        self.must(not others and before.stands | (before.ended[2] == "retry_free"), f"charged {ids}")
+        if "#" in name:
+            history.own.append(command.at)
+            self._within(rules.own or Budget(max=0), history.own, command.at, "the rule's own budget")
+        else:
+            history.charges.append(command.at)
+            self._within(rules.budget, history.charges, command.at, "restart.budget")
+        if rules.budget.max is not None and rules.budget.per_s is None:
+            self.must(after.spent <= rules.budget.max, f"{after.spent} charged restarts")
+        ended = command.name != "replace" and before.ended[0] == after.ended[0]
+        if before.ended[2] == "retry_free" and ended:
+            history.free = history.free[:-1]
 
     def _within(self, budget: Budget, ends: list[int], at: int, what: str) -> None:
         """At most ``max`` of them in any window, as far as the clock is honest."""

@@ -39,8 +39,8 @@ class Seen:
     seats: dict[str, tuple[int, int]]  # name -> slot, base rank
     slots: dict[str, int]
     done: frozenset[str]
-    charges: dict[int, int]  # round -> instant
-    free: dict[int, int]
+    charges: dict[str, int]  # what was restarted -> instant
+    free: dict[str, int]
     eternal: tuple[str, ...]  # keys without a TTL
     last: str  # entry of the stream
 
@@ -71,8 +71,8 @@ class Seen:
 
     @property
     def spent(self) -> int:
-        """Charged restarts that count."""
-        return self.number("charged") - self.number("forgiven")
+        """Charged restarts that count against restart.budget."""
+        return self.number("charged") - self.number("forgiven") - self.number("apart")
 
     @property
     def ended(self) -> tuple[str | None, ...]:
@@ -107,8 +107,8 @@ def seen(raw: bytes) -> Seen:
         seats={name: _seat(written) for name, written in dict(found["seats"]).items()},
         slots={name: int(slot) for name, slot in dict(found["slots"]).items()},
         done=frozenset(found["done"]),
-        charges={int(number): int(float(at)) for number, at in dict(found["charges"]).items()},
-        free={int(number): int(float(at)) for number, at in dict(found["free"]).items()},
+        charges={name: int(float(at)) for name, at in dict(found["charges"]).items()},
+        free={name: int(float(at)) for name, at in dict(found["free"]).items()},
         eternal=tuple(found["eternal"]),
         last=found["last"],
     )

@@ -11,7 +11,7 @@ from inspect import CORO_CREATED, getcoroutinestate
 
 from orchestrator.core.publication import Publication
 from orchestrator.core.rendezvous import Bid, Claim
-from orchestrator.core.specs import Backoff, RestartKind, RestartPolicy
+from orchestrator.core.specs import Backoff, RestartKind, RestartPolicy, Rule, RuleAction
 from orchestrator.edge.redis.control import RunControl
 from orchestrator.edge.redis.group import GroupStore
 from orchestrator.edge.redis.scripts import group_keys
@@ -94,6 +94,8 @@ class World:
                 budget=rules.budget,
                 free=rules.free,
                 backoff=Backoff(initial_s=1, factor=2, max_s=3, jitter=0, reset_after_s=60),
+                rules=(Rule(action=RuleAction.RETRY, budget=rules.own),),
+                progress=rules.progress,
             ),
             publication=Publication({"role": "r", "nodes": rules.maximum}, {}),
         )

@@ -9,7 +9,8 @@ import json
 from dataclasses import replace
 
 from orchestrator.core.failures import Failure
-from orchestrator.core.specs import Budget
+from orchestrator.core.rendezvous import Bid, Seat
+from orchestrator.core.specs import Budget, RestartPolicy
 from orchestrator.errors import RendezvousError
 
 NAME_LIMIT, REASON_LIMIT, CAUSE_LIMIT = 255, 1024, 65536  # bytes, as lua/ checks them
@@ -31,6 +32,26 @@ def budget_words(budget: Budget) -> tuple[int, int]:
     """A budget as lua/ counts it: at most so many (-1: no bound) within so many ms (0: the whole run)."""
     per_ms = 0 if budget.per_s is None else max(1, whole_ms(budget.per_s))
     return (-1 if budget.max is None else min(budget.max, MOST)), per_ms
+
+
+def price_words(policy: RestartPolicy, rule: int | None) -> tuple[int, int, str, int, int]:
+    """Which budget is charged for what this rule has decided, and what progress means to it."""
+    own = None if rule is None else policy.rules[rule].budget
+    whose = "" if own is None else str(rule)
+    progress = policy.progress
+    return (*budget_words(own or policy.budget), whose, int(progress.refill), progress.max_stalled or 0)
+
+
+def seat_words(seat: Seat, bid: Bid) -> tuple[str | int, ...]:
+    """What a forgetful server needs to know of our seat and of its round, see lua/restore.lua."""
+    mine = (bid.nproc, bid.addr, bid.port, seat.base_rank)
+    master = (seat.world_size, seat.master_addr, seat.master_port)
+    return (*mine, *master, seat.charged, seat.consecutive, clip(seat.why))
+
+
+def story_words(cause: Failure) -> tuple[str, str]:
+    """What failed, in short and in full."""
+    return clip(f"rank {cause.rank} on node {cause.node}: {cause.how()}"), cause_json(cause)
 
 
 def clip(text: str) -> str:

@@ -32,7 +32,8 @@ from orchestrator.errors import RendezvousError
 T = TypeVar("T")
 _NAME = "an operator"  # a node's name has no blanks
 _NO_CLAIM = (0, 0, -1, 0, "", 0)
-NO_RULES = (1, 1, 1, 1, 0, 0, -1, 0, 0)  # for a command that does not look at them
+NO_CHARGES = (0, 0, 0)
+NO_RULES = (1, 1, 1, 1, 0, 0, -1, 0, 0, *NO_CHARGES)  # for a command that does not look at them
 _RULES = ("lease_ms", "ttl_ms", "min", "max", "last_call_ms", "scale_up_ms", "free_max", "free_per_ms", "spares")
 _BUDGET = ("budget_max", "budget_per_ms")
 
@@ -93,7 +94,7 @@ class RunControl:
     async def _call(
         self, command: str, role: str, rules: Mapping[str, int], *args: str | int, nonce: str = "-"
     ) -> object:
-        given = (*caller(nonce), *(rules[name] for name in _RULES), *args)
+        given = (*caller(nonce), *(rules[name] for name in _RULES), *NO_CHARGES, *args)
         return await self._connection.call(script(command), group_keys(self._run_id, role), given)
 
 

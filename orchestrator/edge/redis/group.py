@@ -20,12 +20,15 @@ from orchestrator.core.rendezvous import (
     Claim,
     Closed,
     Drained,
+    Fate,
     Held,
     JoinReply,
     Lapsed,
     Notice,
+    Part,
     Refused,
     RenewReply,
+    ReplaceReply,
     Restart,
     Seat,
     Standing,
@@ -36,7 +39,16 @@ from orchestrator.core.restart import delay_s as backoff_delay_s
 from orchestrator.core.specs import RendezvousSpec, RestartKind, RestartPolicy, RuleAction
 from orchestrator.core.words import Outcome
 from orchestrator.edge.redis import replies
-from orchestrator.edge.redis.arguments import budget_words, cause_json, check_name, clip, whole_ms
+from orchestrator.edge.redis.arguments import (
+    budget_words,
+    cause_json,
+    check_name,
+    clip,
+    price_words,
+    seat_words,
+    story_words,
+    whole_ms,
+)
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.publisher import Publisher
 from orchestrator.edge.redis.resp import encode
@@ -136,20 +148,36 @@ class GroupStore:
             return await self.done(claim, within_s=within_s)
         return reply
 
-    async def fail(self, claim: Claim, action: RuleAction, delay_s: float, consecutive: int, cause: Failure) -> Verdict:
-        """Report that the claimed round has failed here; the group decides once, by the most severe report."""
-        reason = f"rank {cause.rank} on node {cause.node}: {cause.how()}"
-        budget = budget_words(self._restart.budget)
-        raw = await self._call_seated(
-            "fail", claim, action.value, whole_ms(delay_s), consecutive, *budget, clip(reason), cause_json(cause)
-        )
-        return replies.verdict_reply(raw)
+    async def fail(
+        self,
+        claim: Claim,
+        action: RuleAction,
+        delay_s: float,
+        consecutive: int,
+        cause: Failure,
+        *,
+        rule: int | None = None,
+    ) -> Verdict:
+        """Report that the claimed round has failed here; the group decides once, by the most severe report.
+
+        ``rule`` is the number of the one that has decided so, if one did.
+        """
+        words = (action.value, whole_ms(delay_s), consecutive, *price_words(self._restart, rule), *story_words(cause))
+        return replies.verdict_reply(await self._call_seated("fail", claim, *words))
+
+    async def replace(
+        self, claim: Claim, part: Part, action: RuleAction, delay_s: float, cause: Failure, *, rule: int | None = None
+    ) -> ReplaceReply:
+        """Ask to start a part of our workers again within the round."""
+        price = price_words(self._restart, rule)
+        words = (str(part), part.incarnation, action.value, *price, whole_ms(delay_s), *story_words(cause))
+        return replies.replace_reply(await self._call_seated("replace", claim, *words))
 
     async def done(self, claim: Claim, *, within_s: float | None = None) -> Verdict:
         """Report that all our workers of the claimed round succeeded; the last member to do so ends the run."""
         again = self._restart.kind is RestartKind.ALWAYS
         delay_s = backoff_delay_s(1, self._restart.backoff, random.random()) if again else 0.0
-        words = (int(again), whole_ms(delay_s), *budget_words(self._restart.budget))
+        words = (int(again), whole_ms(delay_s), *budget_words(self._restart.budget), claim.ignored)
         raw = await self._call_seated("done", claim, *words, within_s=within_s)
         return replies.verdict_reply(raw)
 
@@ -162,9 +190,9 @@ class GroupStore:
         words = (self._who[0], nonce, *self._caller(Claim())[2:])
         await self.connection.call(script("wish"), self._keys, (*words, "restart", "", clip(why)))
 
-    async def verdict(self, claim: Claim) -> Verdict:
-        """The fate of the claimed round."""
-        return replies.verdict_reply(await self._call("verdict", claim))
+    async def verdict(self, claim: Claim) -> Fate:
+        """The fate of the claimed round; `Refused` if our failure has excluded this node."""
+        return replies.fate_reply(await self._call("verdict", claim))
 
     async def leave(self, claim: Claim, why: str) -> None:
         """Give up our place; a settled round that needs us is superseded at once."""
@@ -218,29 +246,15 @@ class GroupStore:
         if claim.seat is None or self._bid is None or not replies.is_forgetful(raw):
             return raw
         self._publisher.forget()  # what the server has forgotten is everything
-        await call("restore", claim, *self._belongings(claim.seat), replies.ledger_text(claim.ledger))
+        await call("restore", claim, *seat_words(claim.seat, self._bid), replies.ledger_text(claim.ledger))
         if claim.succeeded and command != "done":
             await self.done(replace(claim, seat=None))
         if claim.level and command != "up":
             await self.up(replace(claim, seat=None), claim.level)
         return await call(command, claim, *args)
 
-    def _belongings(self, seat: Seat) -> tuple[str | int, ...]:
-        """What a forgetful server needs to know of our seat and of its round, see lua/restore.lua."""
-        bid = self._bid or Bid(nproc=0, addr="", port=0)
-        mine = (bid.nproc, bid.addr, bid.port, seat.base_rank)
-        return (
-            *mine,
-            seat.world_size,
-            seat.master_addr,
-            seat.master_port,
-            seat.charged,
-            seat.consecutive,
-            clip(seat.why),
-        )
-
     def _caller(self, claim: Claim) -> tuple[str | int, ...]:
-        """ARGV[1] to ARGV[17] of every command, see lua/lib."""
+        """ARGV[1] to ARGV[20] of every command, see lua/lib."""
         return (
             *self._who,
             claim.round,
@@ -250,6 +264,9 @@ class GroupStore:
             claim.members_hash,
             claim.charged,
             *self._rules,
+            claim.ledger.forgiven,
+            claim.ledger.apart,
+            claim.step,
         )
 
     async def _call(

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from orchestrator.core.publication import Publication, differences
+from orchestrator.core.publication import Publication, other_job
 from orchestrator.core.specs import RestartPolicy
 from orchestrator.edge.redis import replies
 from orchestrator.edge.redis.arguments import budget_words
-from orchestrator.errors import RendezvousError
 
 Send = Callable[..., Awaitable[object]]  # the command ``publish`` with these words
 
@@ -41,18 +40,7 @@ class Publisher:
             raw = await send(self.role, ours.digest, text, *budget, int(self.reopens))
             known, theirs = replies.publish_reply(raw)
             if theirs is not None:
-                raise _other_job(self.run_id, ours, theirs)
+                raise other_job(self.run_id, ours, theirs)
             if known:
                 self._published, self.reopens = outages, False
                 return
-
-
-def _other_job(run_id: str, ours: Publication, theirs: str) -> RendezvousError:
-    try:
-        found = differences(ours, Publication.from_text(theirs))
-    except ValueError as problem:
-        found = (f"what the run has cannot be read: {problem}",)
-    return RendezvousError(
-        f"run {run_id} has another job than this agent: {'; '.join(found)}. "
-        "Start all agents of a run with the same job, or give this one another run_id"
-    )

@@ -15,13 +15,17 @@ from orchestrator.core.rendezvous import (
     Charge,
     Closed,
     Drained,
+    Fate,
     Held,
     JoinReply,
     Lapsed,
     Ledger,
     Notice,
     Place,
+    Refused,
     RenewReply,
+    Replacement,
+    ReplaceReply,
     Restart,
     Restoring,
     Seat,
@@ -35,12 +39,12 @@ from orchestrator.core.rendezvous import (
 from orchestrator.core.words import Outcome
 from orchestrator.errors import RendezvousError
 
-Reply = JoinReply | RenewReply | Verdict | Notice
+Reply = JoinReply | RenewReply | Fate | ReplaceReply | Notice
 Row = Sequence[Any]
 
 _INSTANT = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")  # an id of the stream
-_TEXTS = ("kind", "group", "node", "message", "error_type", "traceback", "log")  # of a failure
-_NUMBERS = ("rank", "local_rank", "round", "pid", "exit_code", "signal")
+_TEXTS = ("kind", "group", "node", "message", "error_type", "traceback", "stacks", "log")  # of a failure
+_NUMBERS = ("rank", "local_rank", "round", "incarnation", "pid", "exit_code", "signal")
 
 
 def _number(value: object) -> int:
@@ -66,10 +70,11 @@ def _cause(value: object) -> Mapping[str, Any] | None:
         raise TypeError("a cause is a mapping")
     cause = Failure.from_dict(told).to_dict()  # a TypeError if something is missing
     for name in _NUMBERS:
-        if cause[name] is not None or name in _NUMBERS[:3]:
+        if cause[name] is not None or name in _NUMBERS[:4]:
             _number(cause[name])
     float(cause["at"])
-    for text in (*(cause[name] for name in _TEXTS), *cause["last_lines"]):
+    float(cause["age_s"])
+    for text in (*(cause[name] for name in _TEXTS), *cause["last_lines"], *cause["phases"]):
         _text(text)
     return cause
 
@@ -89,14 +94,16 @@ def _seat(row: Row) -> Seat:
 
 
 def _ledger(written: str) -> Ledger:
-    forgiven, *rows = written.split(" ")
-    charges = (row.split(":") for row in rows)
-    return Ledger(int(forgiven), tuple(Charge(int(number), int(age_ms)) for number, age_ms in charges))
+    head, *rows = written.split(" ")
+    forgiven, apart, stalled, paid = map(int, head.split(","))
+    charges = (row.rsplit(":", 1) for row in rows)
+    return Ledger(forgiven, tuple(Charge(id_, int(age_ms)) for id_, age_ms in charges), apart, stalled, paid)
 
 
 def ledger_text(ledger: Ledger) -> str:
     """A ledger as commands carry it."""
-    return " ".join([str(ledger.forgiven), *(f"{charge.round}:{charge.age_ms}" for charge in ledger.charges)])
+    head = f"{ledger.forgiven},{ledger.apart},{ledger.stalled},{ledger.paid}"
+    return " ".join([head, *(f"{charge.id}:{charge.age_ms}" for charge in ledger.charges)])
 
 
 def _restart(row: Row) -> Restart:
@@ -108,6 +115,19 @@ def _restart(row: Row) -> Restart:
         remaining=None if remaining < 0 else remaining,
         reason=_text(row[4]),
         cause=_cause(row[5]),
+        id=_text(row[6]),
+        head=_ledger(_text(row[7])),
+    )
+
+
+def _replacement(row: Row) -> Replacement:
+    remaining = _number(row[2])
+    return Replacement(
+        charged=bool(_number(row[0])),
+        delay_ms=_number(row[1]),
+        remaining=None if remaining < 0 else remaining,
+        id=_text(row[3]),
+        head=_ledger(_text(row[4])),
     )
 
 
@@ -139,7 +159,9 @@ _PARSERS: dict[str, Callable[[Row], Reply]] = {
     "superseded": lambda row: Superseded(
         _number(row[0]), _text(row[1]), tuple(_text(row[2]).split("\t") if row[2] else ())
     ),
+    "refused": lambda row: Refused(_text(row[0])),
     "restart": _restart,
+    "replace": _replacement,
     "closed": _closed,
     "settled": lambda row: Settled(_number(row[0])),
     "up": lambda row: Up(_number(row[0]), _number(row[1])),
@@ -199,6 +221,22 @@ def verdict_reply(raw: object) -> Verdict:
     if isinstance(parsed, Verdict):
         return parsed
     raise _unexpected(raw, "no verdict")
+
+
+def fate_reply(raw: object) -> Fate:
+    """The fate of the claimed round, and of its caller's node."""
+    parsed = parse(raw)
+    if isinstance(parsed, Fate):
+        return parsed
+    raise _unexpected(raw, "no verdict")
+
+
+def replace_reply(raw: object) -> ReplaceReply:
+    """Whether some workers may be started again within the round."""
+    parsed = parse(raw)
+    if isinstance(parsed, ReplaceReply):
+        return parsed
+    raise _unexpected(raw, "no reply to replace")
 
 
 def closed_reply(raw: object) -> Closed:

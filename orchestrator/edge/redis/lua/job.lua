@@ -1,7 +1,7 @@
 -- job: what was published of a run: its job, and the rules that commands of each of its groups have to bring.
 --
 -- KEYS       all keys of any group of the run, see lib/
--- ARGV[1-17] the caller; neither claim nor rules are looked at
+-- ARGV[1-20] the caller; neither claim nor rules are looked at
 -- returns    {"job", digest, job JSON, {role, rules JSON, ...}} | {"unpublished"}
 
 local function published()

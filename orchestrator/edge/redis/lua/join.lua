@@ -1,17 +1,17 @@
 -- join: take part in the coming round. Whoever is in already gets the same answer again.
 --
 -- KEYS       all keys of the group, see lib/
--- ARGV[1-17] the caller, its claim and the group's rules, see lib/
--- ARGV[18]   nproc    ARGV[19] addr    ARGV[20] port (of this agent, should it get slot 0)    ARGV[21] rank hint (-1: none)
--- ARGV[22]   ledger of charges, see lib/
+-- ARGV[1-20] the caller, its claim and the group's rules, see lib/
+-- ARGV[21]   nproc    ARGV[22] addr    ARGV[23] port (of this agent, should it get slot 0)    ARGV[24] rank hint (-1: none)
+-- ARGV[25]   ledger of charges, see lib/
 -- returns    {cursor, reply}: the stream's last id before this command, and
---            seat | waiting | closed | {"held", holder, ms_left}
+--            seat | waiting | closed | {"held", holder, ms_left} | {"refused", why}
 
 local bid = {
-  nproc = number(ARGV[18], 0, 'nproc'), addr = text(ARGV[19], 255, 'addr'), port = number(ARGV[20], 0, 'port'),
+  nproc = number(ARGV[21], 0, 'nproc'), addr = text(ARGV[22], 255, 'addr'), port = number(ARGV[23], 0, 'port'),
 }
 local NEWCOMER, HINTED = 1e9, 1e7 -- priorities: slots are smaller than both
-local hint, carried = number(ARGV[21], -1, 'hint'), text(ARGV[22], 65536, 'ledger')
+local hint, carried = number(ARGV[24], -1, 'hint'), text(ARGV[25], 65536, 'ledger')
 
 -- Slots that are known go first; the first round of all is ordered by hints, then by arrival.
 local function priority(arrival)
@@ -41,6 +41,8 @@ end
 
 local function join()
   if is('closed') then return closed() end
+  local why = get(excluded_field())
+  if why then return {'refused', why} end
   local holder = call('HGET', NONCES, name)
   if holder and holder ~= nonce then
     local left = tonumber(call('ZSCORE', LEASES, name)) - now

@@ -1,11 +1,11 @@
 -- leave: the caller goes, or has died and its guard says so. A name that another agent holds now is not touched.
 --
 -- KEYS       all keys of the group, see lib/
--- ARGV[1-17] the caller, its claim and the group's rules, see lib/
--- ARGV[18]   why, for people
+-- ARGV[1-20] the caller, its claim and the group's rules, see lib/
+-- ARGV[21]   why, for people
 -- returns    {"left"}
 
-local why = text(ARGV[18], 1024, 'why')
+local why = text(ARGV[21], 1024, 'why')
 
 tick()
 if not is('closed') and known() then

@@ -1,7 +1,7 @@
 -- look: where the group stands, for those of its run who are no members. It changes nothing.
 --
 -- KEYS       all keys of the group, see lib/
--- ARGV[1-17] the caller; neither claim nor rules are looked at
+-- ARGV[1-20] the caller; neither claim nor rules are looked at
 -- returns    {the stream's last id, round that stands or 0, level of its workers 0|1|2, see up; outcome or {}}
 
 local last = call('XREVRANGE', EVENTS, '+', '-', 'COUNT', 1)[1]

@@ -1,7 +1,7 @@
 -- renew: prolong one member's lease and say whether its round still stands.
 --
 -- KEYS       all keys of the group, see lib/
--- ARGV[1-17] the caller, its claim and the group's rules, see lib/
+-- ARGV[1-20] the caller, its claim and the group's rules, see lib/
 -- returns    standing | waiting | lapsed | restoring | superseded | restart | closed
 --            waiting with due_ms 0: a seat is ready, ask for it
 

@@ -2,19 +2,19 @@
 -- stands again, as if nothing had been. Repeating it changes nothing.
 --
 -- KEYS       all keys of the group, see lib/
--- ARGV[1-17] the caller, its claim and the group's rules, see lib/
--- ARGV[18]   nproc    ARGV[19] addr    ARGV[20] port, as bid    ARGV[21] base_rank
--- ARGV[22]   world_size    ARGV[23] addr    ARGV[24] port, of the round's master    ARGV[25] charged, when it was settled
--- ARGV[26]   consecutive    ARGV[27] why, of the round    ARGV[28] ledger of charges, see lib/
+-- ARGV[1-20] the caller, its claim and the group's rules, see lib/
+-- ARGV[21]   nproc    ARGV[22] addr    ARGV[23] port, as bid    ARGV[24] base_rank
+-- ARGV[25]   world_size    ARGV[26] addr    ARGV[27] port, of the round's master    ARGV[28] charged, when it was settled
+-- ARGV[29]   consecutive    ARGV[30] why, of the round    ARGV[31] ledger of charges, see lib/
 -- returns    standing | restoring (others are still missing) | lapsed | superseded | restart | closed
 
 local bid = {
-  nproc = number(ARGV[18], 0, 'nproc'), addr = text(ARGV[19], 255, 'addr'), port = number(ARGV[20], 0, 'port'),
+  nproc = number(ARGV[21], 0, 'nproc'), addr = text(ARGV[22], 255, 'addr'), port = number(ARGV[23], 0, 'port'),
 }
-local base_rank, world = number(ARGV[21], 0, 'base_rank'), number(ARGV[22], 0, 'world_size')
-local addr, port = text(ARGV[23], 255, 'master addr'), number(ARGV[24], 0, 'master port')
-local paid, row = number(ARGV[25], 0, 'charged'), number(ARGV[26], 0, 'consecutive')
-local why, carried = text(ARGV[27], 1024, 'why'), text(ARGV[28], 65536, 'ledger')
+local base_rank, world = number(ARGV[24], 0, 'base_rank'), number(ARGV[25], 0, 'world_size')
+local addr, port = text(ARGV[26], 255, 'master addr'), number(ARGV[27], 0, 'master port')
+local paid, row = number(ARGV[28], 0, 'charged'), number(ARGV[29], 0, 'consecutive')
+local why, carried = text(ARGV[30], 1024, 'why'), text(ARGV[31], 65536, 'ledger')
 
 local function restore()
   readmit(base_rank)

@@ -1,7 +1,7 @@
 -- seat: what has become of a join; prolongs the lease of who waits.
 --
 -- KEYS       all keys of the group, see lib/
--- ARGV[1-17] the caller, its claim and the group's rules, see lib/
+-- ARGV[1-20] the caller, its claim and the group's rules, see lib/
 -- returns    seat | waiting | closed | lapsed (not joined, or no longer: join again)
 
 local function seat()

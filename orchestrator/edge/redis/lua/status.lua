@@ -1,19 +1,18 @@
 -- status: the group as it stands, for people and tools. It changes nothing, so a lease that ran out is still shown.
 --
 -- KEYS       all keys of the group, see lib/
--- ARGV[1-17] the caller and the group's rules; the claim is not looked at
--- ARGV[18]   budget_max (-1: no bound)    ARGV[19] budget_per_ms (0: the whole run)
+-- ARGV[1-20] the caller and the group's rules; the claim is not looked at
+-- ARGV[21]   budget_max (-1: no bound)    ARGV[22] budget_per_ms (0: the whole run)
 -- returns    {"status", state or "", round, size, world, why, charged, restarts left (-1: no bound), uncharged restarts
 --            left (-1: no bound), members, waiting, the last round's end or {}, outcome or {}}
 --            members: {name, slot, base_rank, nproc, addr, port, lease_ms left, reported success 0|1}, by slot
 --            waiting: {name, nproc, addr, port, lease_ms left}, in the order of the coming round
 
-local budget_max, budget_per_ms = number(ARGV[18], -1, 'budget_max'), number(ARGV[19], 0, 'budget_per_ms')
+local budget = {max = number(ARGV[21], -1, 'budget_max'), per_ms = number(ARGV[22], 0, 'budget_per_ms'), rule = ''}
 
-local function left(bound, key, per_ms, floor)
-  if bound < 0 then return -1 end
-  local since = per_ms > 0 and '(' .. now - per_ms or '-inf'
-  return math.max(0, bound - math.max(call('ZCOUNT', key, since, '+inf'), per_ms == 0 and floor or 0))
+local function free()
+  if free_max < 0 then return -1 end
+  return math.max(0, free_max - call('ZCOUNT', FREE, free_per_ms > 0 and '(' .. now - free_per_ms or '-inf', '+inf'))
 end
 
 local function bid_of(member) return cjson.decode(call('HGET', BIDS, member) or '{"nproc":0,"addr":"","port":0}') end
@@ -43,7 +42,7 @@ end
 local function status()
   local why = get(is('settled') and 'seat_why' or is('closed') and 'close_why' or 'why')
   return {'status', get('state') or '', num('round'), num('size'), num('world'), why or '', num('charged'),
-    left(budget_max, CHARGES, budget_per_ms, spent()), left(free_max, FREE, free_per_ms, 0), members(), waiting(),
+    left(budget), free(), members(), waiting(),
     get('end_kind') and ended() or {}, is('closed') and closed() or {}}
 end
 

@@ -1,11 +1,11 @@
 -- up: how far the caller's workers of the claimed round have come. Everyone hears when those of all members have.
 --
 -- KEYS       all keys of the group, see lib/
--- ARGV[1-17] the caller, its claim and the group's rules, see lib/
--- ARGV[18]   level: 1 all run | 2 and all are ready
+-- ARGV[1-20] the caller, its claim and the group's rules, see lib/
+-- ARGV[21]   level: 1 all run | 2 and all are ready
 -- returns    standing | superseded | restart | closed | lapsed | restoring (restore the seat first)
 
-local reached = number(ARGV[18], 1, 'level')
+local reached = number(ARGV[21], 1, 'level')
 if reached > 2 then error('BADARG level is out of range') end
 
 -- Members that have come so far are counted; each once, by what it has said last of this round.

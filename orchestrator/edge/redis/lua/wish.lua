@@ -1,12 +1,12 @@
 -- wish: what an operator, who is no member, asks of the group. A wish is granted once, however often it is sent.
 --
 -- KEYS       all keys of the group, see lib/
--- ARGV[1-17] the caller, whose nonce names the wish, and the group's rules; there is no claim
--- ARGV[18]   kind: stop (end the run) | restart (begin a new round, uncharged) | drain (have a node leave)
--- ARGV[19]   node, for drain    ARGV[20] why, for people; "" if there is no more to say
+-- ARGV[1-20] the caller, whose nonce names the wish, and the group's rules; there is no claim
+-- ARGV[21]   kind: stop (end the run) | restart (begin a new round, uncharged) | drain (have a node leave)
+-- ARGV[22]   node, for drain    ARGV[23] why, for people; "" if there is no more to say
 -- returns    {"granted", members alive without a drained node, min} | {"refused", why} | closed
 
-local kind, node, reason = ARGV[18], text(ARGV[19], 255, 'node'), text(ARGV[20], 1024, 'why')
+local kind, node, reason = ARGV[21], text(ARGV[22], 255, 'node'), text(ARGV[23], 1024, 'why')
 
 local function granted()
   set('wish', nonce)

@@ -11,8 +11,9 @@
 -- KEYS[8]   seats    hash  name -> "slot:base_rank" in the settled round, or in that which is being restored
 -- KEYS[9]   slots    hash  name -> slot it had last; names beyond the settled round are kept while their slot is free
 -- KEYS[10]  done     set   members of the settled round that have reported success
--- KEYS[11]  charges  zset  round -> instant at which its restart was charged
--- KEYS[12]  free     zset  round -> instant at which it ended without a charge
+-- KEYS[11]  charges  zset  what was restarted -> instant at which that was charged. ROUND, or ROUND/SLOT/PART/INCARNATION of
+--                          a local rank or "all" of a slot; #N after it: to the own budget of rule N, not to restart.budget
+-- KEYS[12]  free     zset  the same, or a round that was superseded -> instant at which it ended without a charge
 -- KEYS[13]  events   stream of {reply: JSON of settled, superseded, restart, closed, as replied, or {"drained", node, nonce}}
 -- KEYS[14]  job      hash  {digest, job, role:NAME -> JSON of its rules}; the run's, shared by its groups
 --
@@ -21,6 +22,12 @@
 -- ARGV[8]   claim: charged    ARGV[9] lease_ms    ARGV[10] ttl_ms of an open group    ARGV[11] min nodes    ARGV[12] max
 -- ARGV[13]  last_call_ms    ARGV[14] scale_up_ms    ARGV[15] free_max (-1: no bound)    ARGV[16] free_per_ms (0: for ever)
 -- ARGV[17]  spares
+-- ARGV[18]  claim: forgiven charges    ARGV[19] of the others: charged to rules' own budgets
+-- ARGV[20]  claim: the highest step that the run got to, and 1; 0: nobody has said
+--
+-- A ledger is what members carry of charges: "head id:age_ms id:age_ms ...", newest first. Its head is "forgiven,apart,
+-- stalled,paid": apart as in ARGV[19]; so many restarts in a row had made no progress when the last one was charged (-1: none
+-- was charged yet), by when the run had got to paid, as in ARGV[20].
 --
 -- Replies that several commands share:
 --   {"seat", round, token, slot, size, base_rank, world_size, hash, addr, port, charged, consecutive, why, ledger}
@@ -29,7 +36,7 @@
 --   {"standing", due_ms}    {"lapsed", why}
 --   {"restoring", due_ms, back 0|1}: the server has lost its memory; back: it has the caller's seat again
 --   {"superseded", round, why, names of the lost, tabs between}
---   {"restart", round, charged 0|1, delay_ms left, remaining (-1: no bound), reason, cause JSON or ""}
+--   {"restart", round, charged 0|1, delay_ms left, remaining (-1: no bound), reason, cause JSON or "", id of the charge, head}
 --   {"closed", outcome, exit_code, reason, cause JSON or "", charged}
 
 local call = redis.call
@@ -52,6 +59,8 @@ local claim = {
   round = number(ARGV[3], 0, 'claim.round'), token = number(ARGV[4], 0, 'claim.token'),
   slot = number(ARGV[5], -1, 'claim.slot'), size = number(ARGV[6], 0, 'claim.size'),
   hash = text(ARGV[7], 64, 'claim.members_hash'), charged = number(ARGV[8], 0, 'claim.charged'),
+  forgiven = number(ARGV[18], 0, 'claim.forgiven'), apart = number(ARGV[19], 0, 'claim.apart'),
+  step = number(ARGV[20], 0, 'claim.step'),
 }
 local lease_ms, ttl_ms = number(ARGV[9], 1, 'lease_ms'), number(ARGV[10], 1, 'ttl_ms')
 local min, max = number(ARGV[11], 1, 'min'), number(ARGV[12], 1, 'max')
@@ -74,6 +83,7 @@ end
 local KEPT = {
   'state', 'round', 'token', 'size', 'hash', 'charged', 'forgiven', 'high_round', 'high_token', 'last_ms', 'touched_ms',
   'end_round', 'end_until', 'end_delay', 'last_join', 'last_joiner', 'min_at', 'scale_at', 'restore_until', 'why',
+  'apart', 'step',
 }
 local record = {}
 for i, value in ipairs(call('HMGET', GROUP, unpack(KEPT))) do record[KEPT[i]] = value end
@@ -104,4 +114,5 @@ local function known() return call('HGET', NONCES, name) == nonce end
 local function has_seat(member) return call('HEXISTS', SEATS, member) == 1 end
 local function seated() return is('settled') and has_seat(name) end
 local function waits() return call('ZSCORE', WAITING, name) end
+local function excluded_field() return 'excluded:' .. name end -- why this name may take part no more
 local function prolong() call('ZADD', LEASES, now + lease_ms, name) end

@@ -1,6 +1,6 @@
 -- ends: how rounds and runs end, and the budgets that bound it.
 
-local CLOSED_TTL_MS, EVENTS_KEPT, LEDGER_SHOWN, LEDGER_KEPT = 86400000, 256, 100, 1000
+local CLOSED_TTL_MS, EVENTS_KEPT, LEDGER_SHOWN, LEDGER_KEPT, LEDGER_MOST = 86400000, 256, 100, 1000, 10000
 
 -- Tell everyone: members learn what happened from the stream, and from their next renewal if they missed it.
 local function announce(reply)
@@ -33,56 +33,115 @@ local function level()
   return counts[2] >= size and 2 or counts[1] >= size and 1 or 0
 end
 
+-- The numbers of the ledger, see above.
+local function head()
+  return string.format('%d,%d,%d,%d', num('forgiven'), num('apart'), tonumber(get('stalled') or -1), num('paid'))
+end
+
 -- How the last round that ended did so: superseded or restart.
 local function ended()
   local r = call('HMGET', GROUP, 'end_kind', 'end_round', 'end_why', 'end_charged', 'end_delay', 'end_until', 'end_left',
-    'end_cause', 'end_lost')
+    'end_cause', 'end_lost', 'end_id')
   if r[1] == 'superseded' then return {'superseded', tonumber(r[2]), r[3], r[9]} end
   local left = math.max(0, math.min(tonumber(r[5]), tonumber(r[6]) - now))
-  return {'restart', tonumber(r[2]), tonumber(r[4]), left, tonumber(r[7]), r[3], r[8]}
+  return {'restart', tonumber(r[2]), tonumber(r[4]), left, tonumber(r[7]), r[3], r[8], r[10], head()}
 end
 
--- How much of a sliding budget is in use; `floor` is what is known to be spent when the budget is for the whole run.
-local function used(key, per_ms, floor)
-  if per_ms == 0 then return math.max(call('ZCARD', key), floor) end
-  write('ZREMRANGEBYSCORE', key, '-inf', now - per_ms)
-  return call('ZCARD', key)
+-- What was charged so far counts against no budget any more: the run was reopened, or has made progress.
+local function forgive(charges)
+  set('forgiven', charges, 'apart', 0)
+  write('DEL', CHARGES)
 end
 
--- Restarts that count: a run that was reopened has its charges forgiven, though it goes on counting them.
-local function spent() return num('charged') - num('forgiven') end
+-- How much of a budget is in use: of a rule's own, by what the charges' names end with, or of restart.budget, for which
+-- what is known to be spent counts too when it is for the whole run.
+local function used(rule, per_ms)
+  local since, count = per_ms > 0 and '(' .. now - per_ms or '-inf', 0
+  for _, id in ipairs(call('ZRANGEBYSCORE', CHARGES, since, '+inf')) do
+    if (id:match('#(%d+)$') or '') == rule then count = count + 1 end
+  end
+  if rule ~= '' or per_ms > 0 then return count end
+  return math.max(count, num('charged') - num('forgiven') - num('apart'))
+end
 
-local function free_left() return free_max < 0 or used(FREE, free_per_ms, 0) < free_max end
+local function left(budget) return budget.max < 0 and -1 or math.max(0, budget.max - used(budget.rule, budget.per_ms)) end
+
+local function free_left()
+  if free_max < 0 then return true end
+  if free_per_ms > 0 then write('ZREMRANGEBYSCORE', FREE, '-inf', now - free_per_ms) end
+  return call('ZCARD', FREE) < free_max
+end
 
 -- Take one from the budget of uncharged ends, or close the run: a group that churns for ever helps nobody.
-local function spend_free(why)
-  if free_left() then return free_max < 0 or write('ZADD', FREE, now, get('round')) end
-  close('failed', 1, 'restart.free is spent (' .. free_max .. ' uncharged restarts); ' .. why, '')
+local function spend_free(id, why, cause)
+  if free_left() then return free_max < 0 or write('ZADD', FREE, now, id) end
+  close('failed', 1, 'restart.free is spent (' .. free_max .. ' uncharged restarts); ' .. why, cause or '')
 end
 
--- Charge the round that is ending to the budget: what remains (-1: no bound), or nil when nothing was left.
-local function charge(budget_max, budget_per_ms)
-  local before = used(CHARGES, budget_per_ms, spent())
-  if budget_max >= 0 and before >= budget_max then return nil end
+-- Whether the run got further since the last charge, and what follows: budgets that begin anew, or too many restarts in a
+-- row that were of no use, which closes it.
+local function judge_progress(rules, reason, cause)
+  local stalled, grown = tonumber(get('stalled') or -1), num('step') > num('paid')
+  stalled = (stalled < 0 or grown) and 0 or stalled + 1
+  if rules.max_stalled > 0 and stalled >= rules.max_stalled then
+    local reached = num('step') > 0 and ' beyond step ' .. string.format('%d', num('step') - 1) or ''
+    return close('failed', 1, stalled .. ' restarts in a row without progress' .. reached .. '; ' .. reason, cause)
+  end
+  if grown and rules.refill then forgive(num('charged')) end
+  return set('stalled', stalled, 'paid', num('step')) or true
+end
+
+-- Charge a restart to its budget: what remains (-1: no bound), or nil when nothing was left. What is charged stays so.
+local function charge(id, budget)
+  if call('ZSCORE', CHARGES, id) then return left(budget) end
+  if left(budget) == 0 then return nil end
   set('charged', num('charged') + 1)
-  write('ZADD', CHARGES, now, get('round'))
-  if budget_max < 0 then write('ZREMRANGEBYRANK', CHARGES, 0, -LEDGER_KEPT - 1) end -- nobody counts them
-  return budget_max < 0 and -1 or budget_max - before - 1
+  if budget.rule ~= '' then set('apart', num('apart') + 1) end
+  write('ZADD', CHARGES, now, id)
+  write('ZREMRANGEBYRANK', CHARGES, 0, -math.max(LEDGER_KEPT, math.min(budget.max, LEDGER_MOST)) - 1)
+  return left(budget)
 end
 
--- The newest charges, for members to carry: "forgiven round:age_ms round:age_ms ...".
+-- The same for a failure: or close the run.
+local function pay(id, budget, progress_rules, reason, cause)
+  if not judge_progress(progress_rules, reason, cause) then return nil end
+  local remaining = charge(id, budget)
+  if remaining then return remaining end
+  local window = budget.per_ms > 0 and ' within ' .. budget.per_ms / 1000 .. ' s' or ''
+  local whose = budget.rule == '' and 'restart.budget' or 'restart.rules[' .. budget.rule .. '].budget'
+  return close('failed', 1, whose .. ' is spent (' .. budget.max .. ' restarts' .. window .. '); ' .. reason, cause)
+end
+
+-- The newest charges, for members to carry.
 local function ledger()
-  local rows, words = call('ZREVRANGE', CHARGES, 0, LEDGER_SHOWN - 1, 'WITHSCORES'), {get('forgiven') or '0'}
+  local rows, words = call('ZREVRANGE', CHARGES, 0, LEDGER_SHOWN - 1, 'WITHSCORES'), {head()}
   for i = 1, #rows, 2 do words[#words + 1] = rows[i] .. ':' .. string.format('%d', math.max(0, now - tonumber(rows[i + 1]))) end
   return table.concat(words, ' ')
 end
 
--- Unite what is known of charges with what a caller carries; a round is charged once, whoever tells of it.
+-- The caller's claim tells of charges in numbers, and how far its workers got. A step that grows is no change to tell of.
+local function heed_charges()
+  if claim.forgiven > num('forgiven') then forgive(claim.forgiven) end
+  if claim.forgiven == num('forgiven') and claim.apart > num('apart') then set('apart', claim.apart) end
+  if claim.charged > num('charged') then set('charged', claim.charged) end
+  if claim.step > num('step') then
+    record.step = claim.step
+    call('HSET', GROUP, 'step', claim.step)
+  end
+end
+
+-- Unite what is known of charges with what a caller carries; what is charged once stays so, whoever tells of it.
 local function learn(carried)
-  local forgiven = tonumber(carried:match('^%d+') or 0)
-  if forgiven >= num('forgiven') then -- what was charged before a run was reopened is no news
-    if forgiven > num('forgiven') then set('forgiven', forgiven) end
-    for round, age_ms in carried:gmatch('(%d+):(%d+)') do write('ZADD', CHARGES, 'NX', now - tonumber(age_ms), round) end
+  local forgiven, apart, stalled, paid = carried:match('^(%d+),(%d+),(-?%d+),(%d+)')
+  if not forgiven then error('BADARG a ledger without a head') end
+  forgiven, apart, stalled, paid = tonumber(forgiven), tonumber(apart), tonumber(stalled), tonumber(paid)
+  if forgiven > num('forgiven') then forgive(forgiven) end
+  if forgiven == num('forgiven') then -- else it is of before a run was reopened, or had made progress
+    for id, age_ms in carried:gmatch(' ([%w/#]+):(%d+)') do write('ZADD', CHARGES, 'NX', now - tonumber(age_ms), id) end
+    if apart > num('apart') then set('apart', apart) end
+    if paid > num('paid') or paid == num('paid') and stalled > tonumber(get('stalled') or -1) then
+      set('paid', paid, 'stalled', stalled)
+    end
   end
   local charged = math.max(claim.charged, call('ZCARD', CHARGES) + num('forgiven'))
   if charged > num('charged') then set('charged', charged) end
@@ -101,17 +160,17 @@ end
 
 -- End it although nobody failed; `unpaid`: nobody is known to be interrupted by it.
 local function supersede(why, lost, unpaid)
-  if not stands() or not (unpaid or spend_free(why)) then return end
+  if not stands() or not (unpaid or spend_free(get('round'), why)) then return end
   set('end_lost', table.concat(lost or {}, '\t', 1, math.min(#(lost or {}), 100)))
   open_next('superseded', why, why)
   announce(ended())
 end
 
--- Record the decision to restart; it replaces a milder one of the same round. Whoever calls has paid for it.
-local function restart(action, delay_ms, remaining, reason, cause, next_why)
+-- Record the decision to restart; it replaces a milder one of the same round. Whoever calls has paid for it, as ``id``.
+local function restart(action, delay_ms, remaining, reason, cause, next_why, id)
   if stands() then open_next('restart', reason, next_why) end
-  set('end_action', action, 'end_why', reason, 'end_charged', action == 'retry' and 1 or 0, 'end_delay', delay_ms,
-    'end_until', now + delay_ms, 'end_left', remaining, 'end_cause', cause)
+  set('end_action', action, 'end_why', reason, 'end_charged', action == 'retry_free' and 0 or 1, 'end_delay', delay_ms,
+    'end_until', now + delay_ms, 'end_left', remaining, 'end_cause', cause, 'end_id', id)
   announce(ended())
 end
 

@@ -65,7 +65,7 @@ local function settle()
   local why = get('why') or (high == 0 and 'first' or 'the server had lost its memory')
   set('state', 'settled', 'round', high + 1, 'token', token, 'size', size, 'world', world, 'addr', first.addr, 'port', first.port,
     'hash', redis.sha1hex(table.concat(roll)), 'seat_paid', num('charged'), 'seat_row', num('consecutive'), 'seat_why', why)
-  unset('scale_at', 'min_at', 'last_joiner', 'why', 'restored')
+  unset('scale_at', 'min_at', 'last_joiner', 'why', 'restored', 'ignored')
   announce({'settled', high + 1})
 end
 

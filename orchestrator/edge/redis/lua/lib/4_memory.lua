@@ -9,7 +9,7 @@ local function enter_restoring()
   write('DEL', SEATS, SLOTS, DONE, ABSENT, BACK)
   set('state', 'restoring', 'round', claim.round, 'token', claim.token, 'size', claim.size, 'hash', claim.hash,
     'restore_until', now + 2 * lease_ms)
-  unset('why', 'scale_at', 'min_at', 'last_joiner')
+  unset('why', 'scale_at', 'min_at', 'last_joiner', 'ignored')
 end
 
 -- Compare the claim with what is known here, and follow it where it is newer.

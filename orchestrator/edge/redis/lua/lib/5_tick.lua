@@ -24,7 +24,7 @@ local function tick()
   end
   heed()
   if get('state') and not is('closed') then
-    if claim.charged > num('charged') then set('charged', claim.charged) end
+    heed_charges()
     lose(call('ZRANGEBYSCORE', LEASES, '-inf', now))
     progress()
   end
