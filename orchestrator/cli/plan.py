@@ -22,20 +22,11 @@ from orchestrator.cli.secrets import MASK
 from orchestrator.core import graph, ranks
 from orchestrator.core.affinity import ranges
 from orchestrator.core.failures import signal_name
+from orchestrator.core.policies import Rule, Scope, WatchdogKind
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.roles import admits
 from orchestrator.core.rule_words import condition, consequence, scope_words
-from orchestrator.core.specs import (
-    GroupSpec,
-    HealthSpec,
-    LogsSpec,
-    Need,
-    Rule,
-    Scope,
-    SuccessKind,
-    SuccessPolicy,
-    WatchdogKind,
-)
+from orchestrator.core.specs import GroupSpec, HealthSpec, LogsSpec, Need, SuccessKind, SuccessPolicy
 from orchestrator.core.stopping import in_time
 from orchestrator.core.table import Row, build
 from orchestrator.errors import ConfigError, Problem

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.cli.report import Line, counted, duration
-from orchestrator.core.specs import Budget, GroupSpec, JobSpec, RestartKind
+from orchestrator.core.policies import Budget, RestartKind
+from orchestrator.core.specs import GroupSpec, JobSpec
 
 
 def round_settled_line(record: Mapping[str, Any], group: GroupSpec) -> Line:

@@ -31,6 +31,7 @@ from orchestrator.config.schema import (
     StopDefault,
 )
 from orchestrator.config.watchdog import check_path, watchdog_policy
+from orchestrator.core.policies import StopPolicy
 from orchestrator.core.specs import (
     GroupSpec,
     JobSpec,
@@ -40,7 +41,6 @@ from orchestrator.core.specs import (
     OnIsolation,
     RendezvousKind,
     RendezvousSpec,
-    StopPolicy,
     WorkerSpec,
 )
 from orchestrator.core.table import build

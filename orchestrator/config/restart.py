@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from orchestrator.config.convert import Choices, key, section
 from orchestrator.config.readers import flag, number, optional, seconds, whole, word
 from orchestrator.config.rules import BudgetConfig, RuleBackoffConfig, RuleConfig, rules
-from orchestrator.core.specs import (
+from orchestrator.core.policies import (
     Backoff,
     Budget,
     ProgressPolicy,

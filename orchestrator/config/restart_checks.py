@@ -11,8 +11,8 @@ from orchestrator.config.restart import RestartOnFailure, backoff_of
 from orchestrator.config.rule_checks import judge_rules
 from orchestrator.config.rules import BudgetConfig, RuleConfig
 from orchestrator.config.watchdog import WatchdogConfig, check_kinds
+from orchestrator.core.policies import Backoff
 from orchestrator.core.restart import base_delay_s
-from orchestrator.core.specs import Backoff
 
 _STEPS = 10_000  # by then a geometric delay is at its maximum, or does not grow
 _ASKED_BY = {"probe": "liveness", "start_timeout": "startup"}

@@ -26,7 +26,7 @@ from orchestrator.config.readers import (
     word,
 )
 from orchestrator.config.report import UNRESOLVED, Report, show
-from orchestrator.core.specs import RuleAction, Scope
+from orchestrator.core.policies import RuleAction, Scope
 
 _CODE_MAX = 255
 KINDS = ("hang", "probe", "spawn", "start_timeout")

@@ -13,7 +13,7 @@ from orchestrator.config.convert import Choices, convert, key
 from orchestrator.config.host import Host
 from orchestrator.config.readers import mapping_of, name, number, optional, text
 from orchestrator.config.report import Report
-from orchestrator.core.specs import WatchdogKind, WatchdogPolicy
+from orchestrator.core.policies import WatchdogKind, WatchdogPolicy
 
 _limit = number(0.5, what="seconds")  # five times what separates two words of a worker
 

@@ -9,8 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.core.policies import WatchdogKind
 from orchestrator.core.rendezvous import Seat
-from orchestrator.core.specs import GroupSpec, JobSpec, WatchdogKind
+from orchestrator.core.specs import GroupSpec, JobSpec
 
 _BEATS, _STACKS = "ORCHESTRATOR_WATCHDOG_FILE", "ORCHESTRATOR_STACKS_FILE"
 

@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 
 from orchestrator.core.failures import Failure
+from orchestrator.core.policies import Backoff, RestartKind, RestartPolicy, Rule, RuleAction, Scope
 from orchestrator.core.rule_words import condition, consequence
-from orchestrator.core.specs import Backoff, RestartKind, RestartPolicy, Rule, RuleAction, Scope
 
 HOPELESS_ERRNOS: frozenset[int] = frozenset({errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.EISDIR})
 """Why a spawn fails again however often it is tried: the program or its directory is not there, or is none."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from orchestrator.core.failures import signal_name
-from orchestrator.core.specs import Rule, RuleAction, Scope
+from orchestrator.core.policies import Rule, RuleAction, Scope
 
 _FOLLOWS = {
     RuleAction.SUCCESS: "counts it as a success",

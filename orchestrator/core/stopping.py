@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from signal import SIGTERM
 
-from orchestrator.core.specs import StopPolicy
+from orchestrator.core.policies import StopPolicy
 
 RESERVE_S = 2.0  # of the platform's time: half of it for the kernel to end processes, half for the agent to end itself
 DUMP_AT = 0.8  # of the grace: whoever still runs then is asked where

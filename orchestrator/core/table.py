@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from orchestrator.core.policies import RestartKind
 from orchestrator.core.restart import excludes, judges_first, narrows
-from orchestrator.core.specs import GroupSpec, RestartKind
+from orchestrator.core.specs import GroupSpec
 from orchestrator.core.words import FINAL, Effect, Event, Guard, State
 
 S, E, F, G = State, Event, Effect, Guard

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.core.beats import Beat, Enter, Leave, Release, Step, Timer, Word
-from orchestrator.core.specs import WatchdogKind, WatchdogPolicy
+from orchestrator.core.policies import WatchdogKind, WatchdogPolicy
 
 IDLE_SHARE = 0.001  # of a processor: threads that only wake up to look take less, and work takes more
 OPEN_MAX = 64  # sections of a worker that are open at once; more are not kept in mind

@@ -12,10 +12,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import assert_never
 
+from orchestrator.core.policies import Scope
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.restart import consecutive_failures, delay_s, judge
 from orchestrator.core.result import Ending
-from orchestrator.core.specs import GroupSpec, Scope
+from orchestrator.core.specs import GroupSpec
 from orchestrator.core.words import Effect, Event, Outcome
 from orchestrator.edge.backend import WorkerBackend
 from orchestrator.edge.membership import Membership

@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from orchestrator.core.policies import RestartPolicy
 from orchestrator.core.restart import Judgement, judge
-from orchestrator.core.specs import RestartPolicy
 from orchestrator.core.words import Event
 from orchestrator.edge.failed import Failed, explain
 from orchestrator.edge.worker_files import Worker

@@ -13,6 +13,7 @@ from typing import assert_never
 
 from orchestrator.core.failures import Failure
 from orchestrator.core.memory import Memory
+from orchestrator.core.policies import Budget
 from orchestrator.core.rendezvous import (
     Claim,
     Closed,
@@ -31,7 +32,7 @@ from orchestrator.core.rendezvous import (
     Waiting,
 )
 from orchestrator.core.result import Ending
-from orchestrator.core.specs import Budget, GroupSpec, JobSpec
+from orchestrator.core.specs import GroupSpec, JobSpec
 from orchestrator.core.words import Event, Outcome
 from orchestrator.edge.joining import Joining
 from orchestrator.edge.lease import Fence, LeaseKeeper

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from orchestrator.core.policies import RuleAction, Scope, StopPolicy
 from orchestrator.core.restart import Judgement, judges_first
-from orchestrator.core.specs import GroupSpec, RuleAction, Scope, StopPolicy
+from orchestrator.core.specs import GroupSpec
 from orchestrator.core.words import Event
 from orchestrator.edge.backend import WorkerBackend
 from orchestrator.edge.failed import Failed, FailureBook

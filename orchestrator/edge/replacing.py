@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.failures import Failure
+from orchestrator.core.policies import RestartPolicy, Scope, StopPolicy
 from orchestrator.core.rendezvous import Part, Replacement, rule_of
 from orchestrator.core.restart import Judgement, consecutive_failures, delay_s
-from orchestrator.core.specs import RestartPolicy, Scope, StopPolicy
 from orchestrator.edge.backend import WorkerBackend
 from orchestrator.edge.failed import Failed
 from orchestrator.edge.messages import Post, rendezvous_failed

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from orchestrator.core.specs import StopPolicy
+from orchestrator.core.policies import StopPolicy
 from orchestrator.core.stopping import DUMP_AT
 from orchestrator.edge.backend import WorkerBackend
 from orchestrator.edge.stacks import WITHIN_S, stacks_of

@@ -32,10 +32,9 @@ from torch.distributed.elastic.rendezvous import (
 )
 from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
 
+from orchestrator.core.policies import Backoff, Budget, RestartKind, RestartPolicy, StopPolicy
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.specs import (
-    Backoff,
-    Budget,
     GroupSpec,
     JobSpec,
     LogsKind,
@@ -43,9 +42,6 @@ from orchestrator.core.specs import (
     NodeSpec,
     RendezvousKind,
     RendezvousSpec,
-    RestartKind,
-    RestartPolicy,
-    StopPolicy,
     WorkerSpec,
 )
 from orchestrator.core.words import Outcome

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from orchestrator.core.beats import Stacks, Step, Word, parse
-from orchestrator.core.specs import WatchdogKind, WatchdogPolicy
+from orchestrator.core.policies import WatchdogKind, WatchdogPolicy
 from orchestrator.core.watchdog import Hang, Watch, pace_s
 from orchestrator.edge.fifo import Fifo, make_fifo
 from orchestrator.edge.filework import FileThread

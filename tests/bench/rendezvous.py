@@ -24,8 +24,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from orchestrator.core.policies import Backoff, Budget, RestartKind, RestartPolicy
 from orchestrator.core.rendezvous import Bid, Claim, Seat, Waiting
-from orchestrator.core.specs import Backoff, Budget, RendezvousKind, RendezvousSpec, RestartKind, RestartPolicy
+from orchestrator.core.specs import RendezvousKind, RendezvousSpec
 from orchestrator.edge.embedded import find_server
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.group import GroupStore

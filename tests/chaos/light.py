@@ -12,17 +12,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+from orchestrator.core.policies import StopPolicy
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.result import Ending
-from orchestrator.core.specs import (
-    GroupSpec,
-    JobSpec,
-    LogsKind,
-    LogsSpec,
-    NodeSpec,
-    StopPolicy,
-    WorkerSpec,
-)
+from orchestrator.core.specs import GroupSpec, JobSpec, LogsKind, LogsSpec, NodeSpec, WorkerSpec
 from orchestrator.core.words import Event, Outcome
 from orchestrator.edge.membership import Membership
 from orchestrator.edge.messages import Message

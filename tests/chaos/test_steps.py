@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from orchestrator.core.policies import RuleAction
 from orchestrator.core.result import Ending
-from orchestrator.core.specs import RuleAction
 from orchestrator.core.words import Outcome
 from orchestrator.edge.redis.scripts import script
 from tests.chaos.lag import lag

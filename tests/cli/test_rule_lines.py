@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.core.specs import Budget, ProgressPolicy, Rule, RuleAction, Scope
+from orchestrator.core.policies import Budget, ProgressPolicy, Rule, RuleAction, Scope
 from tests.cli.test_report import CAUSE
 from tests.cli.told import Told, settled
 from tests.core.specs import group

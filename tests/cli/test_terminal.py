@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.terminal import level_of
-from orchestrator.core.specs import GroupSpec, LogsKind, RestartKind, StopPolicy
+from orchestrator.core.policies import RestartKind, StopPolicy
+from orchestrator.core.specs import GroupSpec, LogsKind
 from tests.cli.test_report import CAUSE, FAILED
 from tests.cli.told import Told, settled, transition
 from tests.core.specs import group

@@ -6,16 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.cli.terminal import Terminal
-from orchestrator.core.specs import (
-    GroupSpec,
-    JobSpec,
-    LogsKind,
-    LogsSpec,
-    NodeSpec,
-    RendezvousKind,
-    RendezvousSpec,
-    StopPolicy,
-)
+from orchestrator.core.policies import StopPolicy
+from orchestrator.core.specs import GroupSpec, JobSpec, LogsKind, LogsSpec, NodeSpec, RendezvousKind, RendezvousSpec
 from tests.core.specs import group
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.core.policies import Backoff, Budget, ProgressPolicy, RestartPolicy, Rule, RuleAction, Scope
 from orchestrator.core.restart import judges_first, narrows
-from orchestrator.core.specs import Backoff, Budget, ProgressPolicy, RestartPolicy, Rule, RuleAction, Scope
 from tests.config.test_values import compiled, refused
 
 Rules = list[Mapping[str, Any]]

@@ -20,8 +20,9 @@ from orchestrator.config.compile import compile_job
 from orchestrator.config.host import Host
 from orchestrator.config.report import Report
 from orchestrator.config.restart_checks import least_delay_s
+from orchestrator.core.policies import Backoff
 from orchestrator.core.restart import delay_s
-from orchestrator.core.specs import Backoff, JobSpec
+from orchestrator.core.specs import JobSpec
 
 HOST = Host(
     cwd="/home/me",

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from orchestrator.core.health import Check, CheckKind, PreflightPolicy, ProbeSpec, ProbesPolicy, ProbeWay
-from orchestrator.core.specs import (
+from orchestrator.core.policies import (
     Backoff,
     Budget,
-    GroupSpec,
-    Need,
     RestartKind,
     RestartPolicy,
     Rule,
     Scope,
     WatchdogKind,
     WatchdogPolicy,
-    WorkerSpec,
 )
+from orchestrator.core.specs import GroupSpec, Need, WorkerSpec
 
 BACKOFF = Backoff(initial_s=1, factor=2, max_s=60, jitter=0.1, reset_after_s=300)
 AT_ONCE = Backoff(initial_s=0, factor=1, max_s=0, jitter=0, reset_after_s=0)

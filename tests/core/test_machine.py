@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.machine import Facts, GroupMachine
-from orchestrator.core.specs import GroupSpec, RestartKind, WatchdogKind
+from orchestrator.core.policies import RestartKind, WatchdogKind
+from orchestrator.core.specs import GroupSpec
 from orchestrator.core.table import build
 from orchestrator.core.words import FINAL, Effect, Event, Outcome, State
 from orchestrator.errors import IllegalEvent

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from orchestrator.core.policies import StopPolicy, WatchdogKind, WatchdogPolicy
 from orchestrator.core.ranks import fill_in, places, worker_env
 from orchestrator.core.rendezvous import Seat
-from orchestrator.core.specs import (
-    JobSpec,
-    LogsKind,
-    LogsSpec,
-    NodeSpec,
-    RendezvousKind,
-    RendezvousSpec,
-    StopPolicy,
-    WatchdogKind,
-    WatchdogPolicy,
-    WorkerSpec,
-)
+from orchestrator.core.specs import JobSpec, LogsKind, LogsSpec, NodeSpec, RendezvousKind, RendezvousSpec, WorkerSpec
 from tests.core.specs import group
 
 SEAT = Seat(

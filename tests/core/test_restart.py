@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.failures import Failure
+from orchestrator.core.policies import Backoff, RestartKind, Rule, RuleAction, Scope
 from orchestrator.core.restart import base_delay_s, consecutive_failures, delay_s, judge
 from orchestrator.core.rule_words import condition
-from orchestrator.core.specs import Backoff, RestartKind, Rule, RuleAction, Scope
 from tests.core.specs import AT_ONCE, BACKOFF, policy
 
 DEATH = Failure(kind="exited", group="default", node="a", rank=0, local_rank=0, round=1, exit_code=1)

@@ -4,7 +4,7 @@ from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2
 
 import pytest
 
-from orchestrator.core.specs import StopPolicy
+from orchestrator.core.policies import StopPolicy
 from orchestrator.core.stopping import comes_from_outside, in_time
 
 INF = float("inf")

@@ -10,7 +10,8 @@ import pytest
 from orchestrator.core.graph import mermaid, text
 from orchestrator.core.health import ProbeSpec, ProbesPolicy, ProbeWay
 from orchestrator.core.machine import Facts, GroupMachine
-from orchestrator.core.specs import GroupSpec, Need, RestartKind, Rule, RuleAction, Scope, WatchdogKind
+from orchestrator.core.policies import RestartKind, Rule, RuleAction, Scope, WatchdogKind
+from orchestrator.core.specs import GroupSpec, Need
 from orchestrator.core.table import CORE, Row, Table, build
 from orchestrator.core.verify import verify
 from orchestrator.core.words import FINAL, Effect, Event, Outcome, State

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.beats import Beat, Enter, Leave, Release, Stacks, Step, Timer, Word, parse
-from orchestrator.core.specs import WatchdogKind, WatchdogPolicy
+from orchestrator.core.policies import WatchdogKind, WatchdogPolicy
 from orchestrator.core.watchdog import Hang, Watch, pace_s
 
 HEARTBEAT = WatchdogPolicy(kind=WatchdogKind.HEARTBEAT, timeout_s=10, warmup_s=60)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.specs import RestartKind
+from orchestrator.core.policies import RestartKind
 from orchestrator.core.table import build
 from tests.core.specs import group
 from tests.e2e.conftest import Launcher

@@ -19,9 +19,10 @@ from typing import Any, TypeVar
 import pytest
 
 from orchestrator.core.failures import Failure
+from orchestrator.core.policies import Backoff, Budget, RestartKind, RestartPolicy
 from orchestrator.core.publication import Publication
 from orchestrator.core.rendezvous import Bid, Claim, JoinReply, Seat, Waiting
-from orchestrator.core.specs import Backoff, Budget, RendezvousKind, RendezvousSpec, RestartKind, RestartPolicy
+from orchestrator.core.specs import RendezvousKind, RendezvousSpec
 from orchestrator.edge.embedded import find_server
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.group import GroupStore

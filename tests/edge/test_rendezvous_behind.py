@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from orchestrator.core.address import Address
 from orchestrator.core.memory import Memory
+from orchestrator.core.policies import RuleAction
 from orchestrator.core.rendezvous import Closed, Lapsed, Place, Restart, Restoring, Seat, Standing, Superseded, Waiting
-from orchestrator.core.specs import RuleAction
 from orchestrator.core.words import Outcome
 from orchestrator.edge.redis.link import Link
 from orchestrator.edge.redis.resp import Reply

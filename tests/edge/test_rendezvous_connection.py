@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from orchestrator.core.policies import RuleAction
 from orchestrator.core.rendezvous import Closed, Restart, Settled, Standing, Superseded
-from orchestrator.core.specs import RuleAction
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.scripts import script
 from orchestrator.errors import RendezvousError

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.core.policies import Budget, RuleAction
 from orchestrator.core.publication import Publication
 from orchestrator.core.rendezvous import Closed, Drained, Restart, Settled, Standing, Superseded
-from orchestrator.core.specs import Budget, RuleAction
 from orchestrator.core.status import Denied, Granted, GroupState, GroupStatus, WishKind, status_dict
 from orchestrator.core.words import Outcome
 from orchestrator.edge.redis import control

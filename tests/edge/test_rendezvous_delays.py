@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from orchestrator.core.policies import Budget, RuleAction
 from orchestrator.core.publication import Publication
 from orchestrator.core.rendezvous import Restart, Seat, Standing, Superseded, Waiting
-from orchestrator.core.specs import Budget, RuleAction
 from orchestrator.core.status import WishKind
 from orchestrator.edge.redis.control import RunControl
 from orchestrator.edge.redis.scripts import KEY_NAMES, group_keys

@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import replace
 
 from orchestrator.core.failures import Failure
+from orchestrator.core.policies import Budget, RestartKind, RuleAction
 from orchestrator.core.rendezvous import Closed, Lapsed, Restart, Standing, Superseded, Verdict, Waiting
-from orchestrator.core.specs import Budget, RestartKind, RuleAction
 from orchestrator.core.words import Outcome
 from tests.edge import servers
 from tests.edge.servers import RESTART, Member, Server, eventually, failure, world

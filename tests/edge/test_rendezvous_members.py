@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from orchestrator.core.policies import Budget, RuleAction
 from orchestrator.core.rendezvous import Closed, Lapsed, Standing, Superseded, Waiting
-from orchestrator.core.specs import Budget, RuleAction
 from orchestrator.core.words import Outcome
 from orchestrator.edge.redis.scripts import KEY_NAMES, group_keys
 from tests.edge import servers

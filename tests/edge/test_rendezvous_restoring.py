@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import replace
 
 from orchestrator.core.memory import Memory
+from orchestrator.core.policies import Budget, RuleAction
 from orchestrator.core.rendezvous import Closed, Lapsed, Restart, Restoring, Seat, Standing, Superseded, Waiting
-from orchestrator.core.specs import Budget, RuleAction
 from orchestrator.core.words import Outcome
 from orchestrator.edge.redis.arguments import seat_words
 from orchestrator.edge.redis.scripts import KEY_NAMES, group_keys

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from orchestrator.core.memory import Memory
+from orchestrator.core.policies import Budget, ProgressPolicy, Rule, RuleAction
 from orchestrator.core.rendezvous import (
     Closed,
     Part,
@@ -17,7 +18,6 @@ from orchestrator.core.rendezvous import (
     Superseded,
     Verdict,
 )
-from orchestrator.core.specs import Budget, ProgressPolicy, Rule, RuleAction
 from orchestrator.core.words import Outcome
 from tests.edge import servers
 from tests.edge.servers import RESTART, Member, Server, failure, world

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
+from orchestrator.core.policies import RuleAction
 from orchestrator.core.publication import Publication
 from orchestrator.core.rendezvous import Closed, Restart, Settled, Standing, Superseded, Waiting
-from orchestrator.core.specs import RuleAction
 from orchestrator.core.words import Outcome
 from orchestrator.edge.redis.group import last_will
 from orchestrator.edge.redis.scripts import group_keys

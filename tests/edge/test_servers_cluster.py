@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from orchestrator.core.lease import Attempt, Contact
+from orchestrator.core.policies import RuleAction
 from orchestrator.core.rendezvous import Closed, Restart, Settled, Standing
-from orchestrator.core.specs import RuleAction
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.route import slot_of
 from orchestrator.edge.redis.scripts import script

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import orchestrator
+from orchestrator.core.policies import RuleAction
 from orchestrator.core.rendezvous import Closed, Restart, Settled, Superseded
-from orchestrator.core.specs import RuleAction
 from orchestrator.edge.guard.will import deliver
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.group import last_will

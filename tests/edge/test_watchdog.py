@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.core.policies import WatchdogKind, WatchdogPolicy
 from orchestrator.core.ranks import Place
 from orchestrator.core.rendezvous import Seat
-from orchestrator.core.specs import WatchdogKind, WatchdogPolicy
 from orchestrator.edge import stacks as stacks_module
 from orchestrator.edge.fifo import Fifo, make_fifo
 from orchestrator.edge.procfs import ancestor, catches, cpu_s, described

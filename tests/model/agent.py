@@ -15,6 +15,7 @@ from typing import Any
 
 from orchestrator.core.failures import Failure
 from orchestrator.core.memory import Memory
+from orchestrator.core.policies import RuleAction
 from orchestrator.core.rendezvous import (
     Bid,
     Claim,
@@ -38,7 +39,6 @@ from orchestrator.core.rendezvous import (
     Verdict,
     Waiting,
 )
-from orchestrator.core.specs import RuleAction
 from orchestrator.edge.joining import GRAIN_S
 from orchestrator.edge.redis.group import GroupStore
 from tests.model.virtual import Fate, QuietError

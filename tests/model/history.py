@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 
-from orchestrator.core.specs import Budget, ProgressPolicy
+from orchestrator.core.policies import Budget, ProgressPolicy
 
 Key = tuple[int, str]  # a token and the hash of the members, which together are one round
 BUDGET, FREE, NO_PROGRESS = Budget(max=2), Budget(max=100, per_s=3600), ProgressPolicy()

@@ -10,7 +10,7 @@ from typing import ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from orchestrator.core.specs import Budget, ProgressPolicy, RuleAction
+from orchestrator.core.policies import Budget, ProgressPolicy, RuleAction
 from orchestrator.core.status import WishKind
 from orchestrator.core.words import Outcome
 from tests.model.agent import Agent, Phase

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-from orchestrator.core.specs import Budget
+from orchestrator.core.policies import Budget
 from tests.model.history import Command, History, Key, Round, Rules
 from tests.model.seen import Seen
 

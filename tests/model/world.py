@@ -9,9 +9,9 @@ import secrets
 from dataclasses import dataclass, replace
 from inspect import CORO_CREATED, getcoroutinestate
 
+from orchestrator.core.policies import Backoff, RestartKind, RestartPolicy, Rule, RuleAction
 from orchestrator.core.publication import Publication
 from orchestrator.core.rendezvous import Bid, Claim
-from orchestrator.core.specs import Backoff, RestartKind, RestartPolicy, Rule, RuleAction
 from orchestrator.edge.redis.control import RunControl
 from orchestrator.edge.redis.group import GroupStore
 from orchestrator.edge.redis.scripts import group_keys

@@ -9,8 +9,8 @@ import json
 from dataclasses import replace
 
 from orchestrator.core.failures import Failure
+from orchestrator.core.policies import Budget, RestartPolicy
 from orchestrator.core.rendezvous import Bid, Seat
-from orchestrator.core.specs import Budget, RestartPolicy
 from orchestrator.errors import RendezvousError
 
 NAME_LIMIT, REASON_LIMIT, CAUSE_LIMIT = 255, 1024, 65536  # bytes, as lua/ checks them

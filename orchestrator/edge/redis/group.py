@@ -14,6 +14,7 @@ from functools import partial
 
 from orchestrator.core.failures import Failure
 from orchestrator.core.lease import OnAttempt
+from orchestrator.core.policies import RestartKind, RestartPolicy, RuleAction
 from orchestrator.core.publication import Publication
 from orchestrator.core.rendezvous import (
     Bid,
@@ -36,7 +37,7 @@ from orchestrator.core.rendezvous import (
     Waiting,
 )
 from orchestrator.core.restart import delay_s as backoff_delay_s
-from orchestrator.core.specs import RendezvousSpec, RestartKind, RestartPolicy, RuleAction
+from orchestrator.core.specs import RendezvousSpec
 from orchestrator.core.words import Outcome
 from orchestrator.edge.redis import replies
 from orchestrator.edge.redis.arguments import (

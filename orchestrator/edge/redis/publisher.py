@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from orchestrator.core.policies import RestartPolicy
 from orchestrator.core.publication import Publication, other_job
-from orchestrator.core.specs import RestartPolicy
 from orchestrator.edge.redis import replies
 from orchestrator.edge.redis.arguments import budget_words
 
