@@ -111,7 +111,7 @@ class LocalWorkers:
 
     async def _start(self, workers: Sequence[Worker]) -> None:
         problems = await self._starter.prepare(workers)
-        self._logs.keep(workers)
+        self._logs.keep(self._outcomes.current)  # all of them: it forgets the others
         for worker, problem in zip(workers, problems, strict=True):
             if problem is None:
                 self._starter.spawn(worker)
