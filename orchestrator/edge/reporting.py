@@ -61,10 +61,14 @@ class Reporting:
 
     async def failure(self, judgement: Judgement, delay_s: float, consecutive: int, failure: Failure) -> None:
         """Tell the group; what it decides is asked for by `decision`."""
-        verdict = await self._store.fail(
-            self._claim, judgement.action, delay_s, consecutive, failure, rule=judgement.rule
-        )
-        self._log("failure_reported", action=judgement.action, why=judgement.why, reply=type(verdict).__name__.lower())
+        reply = ""  # the end of the run, which the reply would tell, may be heard before it
+        try:
+            verdict = await self._store.fail(
+                self._claim, judgement.action, delay_s, consecutive, failure, rule=judgement.rule
+            )
+            reply = type(verdict).__name__.lower()
+        finally:
+            self._log("failure_reported", action=judgement.action, why=judgement.why, reply=reply)
         if isinstance(verdict, Restart):
             self._memory.restarting(verdict, time.monotonic())
         else:
