@@ -107,7 +107,7 @@ async def _run(
     from orchestrator.cli.voices import Voices
     from orchestrator.edge.agent import Agent
     from orchestrator.edge.guard.client import become_subreaper
-    from orchestrator.edge.redis.group import last_will
+    from orchestrator.edge.redis.stores import last_will
 
     gc.freeze()  # what was imported and composed stays, and need not be looked through
     gc.enable()
@@ -176,7 +176,7 @@ def _rendezvous(
     job: JobSpec, publication: Publication, server: EmbeddedServer | None, journal: Journal
 ) -> tuple[Connection, dict[str, GroupStore]]:
     from orchestrator.edge.redis.connection import Connection
-    from orchestrator.edge.redis.group import GroupStore
+    from orchestrator.edge.redis.stores import store_of
 
     connection = Connection.from_url(
         server.url if server is not None else job.rendezvous.url or "",
@@ -185,20 +185,6 @@ def _rendezvous(
         on_back=lambda: journal.write("server_back", round=0),
     )
     nonce = randomness.token_hex(8)
-    stores = {
-        group.role: GroupStore(
-            connection,
-            run_id=job.run_id,
-            role=group.role,
-            node=job.node.name,
-            nonce=nonce,
-            min_nodes=group.min_nodes,
-            max_nodes=group.max_nodes,
-            spare_nodes=group.spare_nodes,
-            rendezvous=job.rendezvous,
-            restart=group.restart,
-            publication=publication,
-        )
-        for group in admitted(job.groups, job.node.name)
-    }
+    mine = admitted(job.groups, job.node.name)
+    stores = {group.role: store_of(job, group, connection, nonce, publication) for group in mine}
     return connection, stores

@@ -21,7 +21,7 @@ from orchestrator.core.words import Event, Outcome
 from orchestrator.edge.membership import Membership
 from orchestrator.edge.messages import Message
 from orchestrator.edge.redis.connection import Connection
-from orchestrator.edge.redis.group import GroupStore
+from orchestrator.edge.redis.stores import store_of
 from orchestrator.errors import RendezvousError
 
 T = TypeVar("T")
@@ -50,18 +50,7 @@ class BackgroundMembership:
             on_back=lambda: say(f"{self._connection.address.masked} answers again"),
         )
         group = job.groups[0]
-        self._store = GroupStore(
-            self._connection,
-            run_id=job.run_id,
-            role=group.role,
-            node=job.node.name,
-            nonce=nonce,
-            min_nodes=group.min_nodes,
-            max_nodes=group.max_nodes,
-            spare_nodes=group.spare_nodes,
-            rendezvous=job.rendezvous,
-            restart=group.restart,
-        )
+        self._store = store_of(job, group, self._connection, nonce)
         self._membership = Membership(
             job, group, self._connection, self._store, post=self._take, log=lambda *_, **__: None
         )

@@ -12,8 +12,8 @@ from orchestrator.core.policies import RuleAction
 from orchestrator.core.publication import Publication
 from orchestrator.core.rendezvous import Closed, Restart, Settled, Standing, Superseded, Waiting
 from orchestrator.core.words import Outcome
-from orchestrator.edge.redis.group import last_will
 from orchestrator.edge.redis.scripts import group_keys
+from orchestrator.edge.redis.stores import last_will
 from tests.edge import servers
 from tests.edge.servers import PATIENCE_S, Member, Server, World, failure, world
 

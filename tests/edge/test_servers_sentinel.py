@@ -10,8 +10,8 @@ import pytest
 from orchestrator.core.lease import Attempt, Contact
 from orchestrator.core.rendezvous import Settled, Standing, Superseded
 from orchestrator.edge.redis.connection import Connection
-from orchestrator.edge.redis.group import last_will
 from orchestrator.edge.redis.scripts import Script
+from orchestrator.edge.redis.stores import last_will
 from orchestrator.edge.redis.worker_store import Store
 from orchestrator.errors import RendezvousError
 from tests.edge.fleets import PASSWORD, SERVICE, Watched, watched

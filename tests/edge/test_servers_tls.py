@@ -15,7 +15,7 @@ from orchestrator.core.policies import RuleAction
 from orchestrator.core.rendezvous import Closed, Restart, Settled, Superseded
 from orchestrator.edge.guard.will import deliver
 from orchestrator.edge.redis.connection import Connection
-from orchestrator.edge.redis.group import last_will
+from orchestrator.edge.redis.stores import last_will
 from orchestrator.edge.redis.worker_store import Store
 from orchestrator.errors import RendezvousError
 from tests.edge.fleets import Certificates

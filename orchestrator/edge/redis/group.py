@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 
@@ -52,13 +52,10 @@ from orchestrator.edge.redis.arguments import (
 )
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.publisher import Publisher
-from orchestrator.edge.redis.resp import encode
 from orchestrator.edge.redis.scripts import EVENTS, group_keys, script
 from orchestrator.edge.redis.streams import instant
 
 HOUR_S = 3600.0
-
-Will = tuple[dict[str, object], Sequence[bytes]]
 
 
 class GroupStore:
@@ -280,11 +277,3 @@ class GroupStore:
     ) -> object:
         words = (*self._caller(claim), *args)
         return await self.connection.call(script(command), self._keys, words, within_s=within_s, on_attempt=on_attempt)
-
-
-def last_will(stores: Iterable[GroupStore], why: str) -> Will:
-    """What the guard of an agent with these groups should send once it has died, and where to."""
-    several = list(stores)
-    connection = several[0].connection
-    words = (*connection.address.greeting(), *(store.will(why) for store in several))
-    return connection.will_address(), tuple(encode(*command) for command in words)
