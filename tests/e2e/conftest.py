@@ -40,9 +40,16 @@ class Nodes:
         self._launch = launch
         self._url = url
 
-    def start(self, name: str, *arguments: str, directory: str = "", env: dict[str, str] | None = None) -> Launch:
+    def start(
+        self,
+        name: str,
+        *arguments: str,
+        directory: str = "",
+        env: dict[str, str] | None = None,
+        wrap: tuple[str, ...] = (),
+    ) -> Launch:
         common = ("run_id=j1", f"rendezvous.url={self._url}", f"node.name={name}", *FAST)
-        return self._launch(*common, *arguments, name=directory or name, env=env)
+        return self._launch(*common, *arguments, name=directory or name, env=env, wrap=wrap)
 
 
 @pytest.fixture

@@ -39,6 +39,15 @@ def until(what: Callable[[], T | None], why: str, patience_s: float = PATIENCE_S
     return found
 
 
+BEATS = python(
+    "import time",
+    "from orchestrator.worker import heartbeat",
+    "heartbeat()",
+    "open('spoken', 'w').close()",
+    "while True: heartbeat(); time.sleep(0.05)",
+)
+
+
 class Launch:
     """One `orchestrate` process, in a directory of its own."""
 
@@ -182,6 +191,17 @@ def marked(value: str) -> list[int]:
             except OSError:
                 continue
     return found
+
+
+def patched(directory: Path, module: str, name: str, value: str) -> dict[str, str]:
+    """An environment in which ``orchestrate`` itself has a fault: a name of a module of its edge is another thing."""
+    (directory / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if sys.orig_argv[1:3] == ['-m', 'orchestrator']:\n"
+        f"    from orchestrator.edge import {module}\n"
+        f"    {module}.{name} = {value}\n"
+    )
+    return {"PYTHONPATH": os.pathsep.join([str(directory), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Launcher, Nodes
-from tests.e2e.harness import FAST, SLEEP, Launch, alive, in_round, python, until
+from tests.e2e.harness import FAST, SLEEP, Launch, alive, in_round, patched, python, until
 from tests.edge.servers import Server
 
 pytestmark = pytest.mark.e2e
@@ -25,17 +25,6 @@ DAEMON = ("import os, signal, time", "if os.fork() == 0:", "    os.setsid()", " 
 def await_ready(run: Launch) -> None:
     """Wait until the node's worker has come to READY."""
     until((run.directory / "ready").exists, "the worker is ready")
-
-
-def patched(directory: Path, module: str, name: str, value: str) -> dict[str, str]:
-    """An environment in which ``orchestrate`` itself has a fault: a name of a module of its edge is another thing."""
-    (directory / "sitecustomize.py").write_text(
-        "import sys\n"
-        "if sys.orig_argv[1:3] == ['-m', 'orchestrator']:\n"
-        f"    from orchestrator.edge import {module}\n"
-        f"    {module}.{name} = {value}\n"
-    )
-    return {"PYTHONPATH": os.pathsep.join([str(directory), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 def gone(pid: int) -> bool:
@@ -159,23 +148,6 @@ def test_a_stop_while_the_server_is_frozen_ends_within_bounds(nodes: Nodes, serv
 
 
 # -- peers
-
-
-def test_an_agent_that_slept_past_its_lease_drops_its_stale_round_and_comes_back(nodes: Nodes) -> None:
-    elastic = ("nodes=1:2", "rendezvous.lease_s=1", "rendezvous.scale_up_s=0.1", "worker.nproc=2")
-    a, b = (nodes.start(name, *elastic, *SLEEP) for name in "ab")
-    first = in_round(a, 2)
-    stale = a.workers(in_round(a, 2)).values()
-    in_round(b, 2)
-    a.signal(signal.SIGSTOP)
-    alone = in_round(b, 1, after=first)
-    a.signal(signal.SIGCONT)
-    both = in_round(a, 2, after=alone)
-    assert in_round(b, 2, after=alone) == both
-    assert not any(alive(pid) for pid in stale)
-    assert a.events("transition", to="DRAINING")
-    a.signal(signal.SIGTERM)
-    assert (a.wait(), b.wait()) == (143, 143)
 
 
 def test_an_only_node_that_died_without_a_word_comes_back_under_its_name(nodes: Nodes) -> None:

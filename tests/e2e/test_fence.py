@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.e2e.conftest import Launcher, Nodes
-from tests.e2e.harness import Launch, alive, in_round, python, until
-from tests.e2e.test_faults import patched
+from tests.e2e.harness import Launch, alive, in_round, patched, python, until
 from tests.edge.proxy import Proxy
 from tests.edge.servers import Server
 

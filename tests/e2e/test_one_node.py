@@ -13,7 +13,7 @@ from orchestrator.core.policies import RestartKind
 from orchestrator.core.table import build
 from tests.core.specs import group
 from tests.e2e.conftest import Launcher
-from tests.e2e.harness import FAST, SLEEP, Launch, alive, python, until
+from tests.e2e.harness import FAST, SLEEP, Launch, python, until
 
 pytestmark = pytest.mark.e2e
 
@@ -33,26 +33,6 @@ def test_workers_that_succeed_end_the_run_with_0(launch: Launcher) -> None:
     result = run.result
     assert (result["state"], result["exit_code"], result["rounds"], result["restarts"]) == ("SUCCEEDED", 0, 1, 0)
     assert sorted(run.stdout.splitlines()) == ["[default0] hi", "[default1] hi"]
-
-
-def test_a_killed_worker_restarts_the_whole_group_with_its_ranks(launch: Launcher) -> None:
-    run = launch("worker.nproc=3", *FAST, *SLEEP)
-    first = run.await_healthy()
-    before = run.workers(first)
-    os.kill(before[1], signal.SIGKILL)
-    second = run.await_healthy(2)
-    after = run.workers(second)
-    assert second > first
-    assert after.keys() == before.keys() == {0, 1, 2}
-    assert not set(after.values()) & set(before.values())
-    assert not any(alive(pid) for pid in before.values())
-    (decided,) = run.events("restart_decided")
-    assert (decided["charged"], decided["remaining"]) == (True, 2)
-    assert (decided["cause"]["rank"], decided["cause"]["signal"]) == (1, 9)
-    ours = {record["rank"] for record in run.events("worker_exited", round=first, sent_by_us=True)}
-    assert ours == {0, 2}, "what we stopped is no failure"
-    run.signal(signal.SIGTERM)
-    assert run.wait() == 143
 
 
 def test_a_spent_budget_ends_with_1_and_the_root_cause_first(launch: Launcher) -> None:
@@ -115,33 +95,6 @@ def test_a_signal_stops_the_run_and_gives_the_exit_code(launch: Launcher, number
     assert run.result["state"] == "STOPPED"
 
 
-def test_a_second_signal_kills_what_ignores_the_first(launch: Launcher) -> None:
-    run = launch("stop.grace_s=600", *STUBBORN)
-    (pid,) = run.workers(run.await_healthy()).values()
-    until(lambda: ignores_sigterm(pid), "SIGTERM is ignored")
-    run.signal(signal.SIGINT)
-    run.await_event("transition", to="CLOSING")
-    run.signal(signal.SIGINT)
-    assert run.wait() == 130
-
-
-def test_a_worker_that_ignores_sigterm_is_killed_after_the_grace(launch: Launcher) -> None:
-    run = launch("stop.grace_s=0.2", *STUBBORN)
-    (pid,) = run.workers(run.await_healthy()).values()
-    until(lambda: ignores_sigterm(pid), "SIGTERM is ignored")
-    run.signal(signal.SIGTERM)
-    assert run.wait() == 143
-    assert run.events("worker_exited", signal=9, sent_by_us=True)
-
-
-def test_a_stop_during_backoff_ends_at_once(launch: Launcher) -> None:
-    slow = ("restart.backoff.initial_s=500", "restart.backoff.max_s=500", "restart.backoff.reset_after_s=500")
-    run = launch(*slow, *python("raise SystemExit(1)"))
-    run.await_event("transition", to="BACKOFF")
-    run.signal(signal.SIGTERM)
-    assert run.wait() == 143
-
-
 def test_preemption_ends_with_75(launch: Launcher) -> None:
     run = launch("stop.preempt_signals=[USR1]", "stop.forward=[USR2]", *SLEEP)
     run.await_healthy()
@@ -155,28 +108,6 @@ def test_signals_are_forwarded_as_configured(launch: Launcher) -> None:
     until(lambda: "ready" in run.stdout, "the worker is ready")
     run.signal(signal.SIGUSR2)
     assert run.wait() == 0
-
-
-def test_a_killed_agent_leaves_nothing(launch: Launcher) -> None:
-    daemon = ("if os.fork() == 0:", "    os.setsid()", "    if os.fork() == 0: time.sleep(600)", "    os._exit(0)")
-    run = launch("worker.nproc=2", *python("import os, time", *daemon, "time.sleep(600)"))
-    run.await_healthy()
-    run.signal(signal.SIGKILL)
-    run.process.wait()
-    # that nothing is left is what the fixture looks for
-
-
-def test_a_killed_guard_restarts_the_group(launch: Launcher) -> None:
-    run = launch("worker.nproc=2", *FAST, *SLEEP)
-    first = run.await_healthy()
-    before = run.workers(first)
-    os.kill(run.guard_pid(), signal.SIGKILL)
-    after = run.workers(run.await_healthy(2))
-    assert not set(after.values()) & set(before.values())
-    assert not any(alive(pid) for pid in before.values())
-    run.signal(signal.SIGTERM)
-    assert run.wait() == 143
-    assert run.result["restarts"] == 1, "charged, although the embedded server's memory died with its guard"
 
 
 def test_a_killed_guard_is_charged_to_a_budget_that_may_be_spent(launch: Launcher) -> None:
@@ -200,16 +131,6 @@ def test_reported_values_end_in_the_result(launch: Launcher) -> None:
     run = launch("worker.nproc=2", *python(*script))
     assert run.wait() == 0
     assert run.result["results"] == {"0": {"rank": 0, "loss": 0.5}, "1": {"rank": 1, "loss": 0.5}}
-
-
-def test_a_program_that_cannot_be_executed_is_said_with_its_reason(launch: Launcher, tmp_path: Path) -> None:
-    broken = tmp_path / "broken"
-    broken.write_text("#!/no/such/interpreter\n")
-    broken.chmod(0o755)
-    run = launch("--", str(broken))
-    assert run.wait() == 1
-    assert run.result["root_cause"]["kind"] == "spawn"
-    assert "No such file or directory" in run.stderr
 
 
 def test_replaying_the_journal_gives_the_same_states(launch: Launcher) -> None:

@@ -132,17 +132,6 @@ def test_whoever_comes_to_a_closed_run_ends_with_its_code(nodes: Nodes) -> None:
     assert late.events("worker_started") == []
 
 
-def test_a_live_node_name_is_refused_and_its_holder_named(nodes: Nodes) -> None:
-    a = nodes.start("a", "nodes=1:2", "rendezvous.lease_s=1", *SLEEP)
-    in_round(a, 1)
-    twin = nodes.start("a", "nodes=1:2", "rendezvous.lease_s=1", *SLEEP, directory="twin")
-    assert twin.wait() == 3
-    assert "node name 'a' belongs to a live agent" in twin.stderr
-    assert a.process.poll() is None
-    a.signal(signal.SIGTERM)
-    assert a.wait() == 143
-
-
 def test_workers_run_through_a_server_that_comes_back_empty(nodes: Nodes, server: Server) -> None:
     a, b = (nodes.start(name, "nodes=2", "rendezvous.lease_s=1", *SLEEP) for name in "ab")
     first = in_round(a, 2)

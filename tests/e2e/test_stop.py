@@ -1,31 +1,18 @@
-"""Stops: by signals in every state, by a platform that is about to kill, and of workers that do not obey."""
+"""Stops by a platform that is about to kill. Those by a person, in every state, are among the faults."""
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import Launcher, Nodes
-from tests.e2e.harness import SLEEP, Launch, in_round, python, until
+from tests.e2e.harness import SLEEP, in_round, python, until
+from tests.e2e.states import DEAF, ONE_FAILS_ONE_IS_DEAF
 from tests.edge.servers import Server
 
 pytestmark = pytest.mark.e2e
 
-SLOW = ("restart.backoff.initial_s=500", "restart.backoff.max_s=500", "restart.backoff.reset_after_s=500")
-DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
-ONE_FAILS_ONE_IS_DEAF = python(
-    "import os, signal, time",
-    DEAF,
-    "rank = os.environ['RANK']",
-    "open('ready' + rank, 'w').close()",
-    "while not (rank == '1' and os.path.exists('ready0')) and not os.path.exists('enough'): time.sleep(0.01)",
-    "os._exit(int(rank))",
-)
 SAVES = python(
     "import os, signal, sys, time",
     "def save(*_):",
@@ -37,135 +24,6 @@ SAVES = python(
     "time.sleep(600)",
 )
 PREEMPTED = "stop.preempt_signals=[USR1]"
-
-
-def stopped_guard(run: Launch) -> int:
-    """Stop its guard, as early as may be."""
-    guard = until(lambda: run.process.poll() is None and guard_of(run), "the guard is there")
-    os.kill(guard, signal.SIGSTOP)
-    return guard
-
-
-def guard_of(run: Launch) -> int | None:
-    try:
-        return run.guard_pid()
-    except (OSError, StopIteration):
-        return None
-
-
-def in_preflight(nodes: Nodes, server: Server) -> Launch:
-    check = f"{{exec: [{sys.executable}, -c, 'import time; time.sleep(600)'], timeout_s: 600}}"
-    return nodes.start("a", f"health.preflight=[{check}]", *SLEEP)
-
-
-def in_rendezvous(nodes: Nodes, server: Server) -> Launch:
-    return nodes.start("a", "nodes=2", *SLEEP)
-
-
-def in_standby(nodes: Nodes, server: Server) -> Launch:
-    spare = ("nodes=1", "rendezvous.spares=1", *SLEEP)
-    nodes.start("a", *spare).await_healthy()
-    return nodes.start("b", *spare)
-
-
-def in_starting(nodes: Nodes, server: Server) -> Launch:
-    run = nodes.start("a", *SLEEP)
-    stopped_guard(run)
-    return run
-
-
-def in_healthy(nodes: Nodes, server: Server) -> Launch:
-    return nodes.start("a", *SLEEP)
-
-
-def in_stopping(nodes: Nodes, server: Server) -> Launch:
-    return nodes.start("a", "worker.nproc=2", "stop.grace_s=600", *ONE_FAILS_ONE_IS_DEAF)
-
-
-def in_draining(nodes: Nodes, server: Server) -> Launch:
-    deaf = python("import os, signal, time", DEAF, "while not os.path.exists('enough'): time.sleep(0.01)")
-    elastic = ("nodes=1:2", "rendezvous.scale_up_s=0.1", "stop.grace_s=600")
-    run = nodes.start("a", *elastic, *deaf)
-    run.await_healthy()
-    nodes.start("b", *elastic, *deaf)
-    return run
-
-
-def in_deciding(nodes: Nodes, server: Server) -> Launch:
-    run = nodes.start("a", *SLEEP)
-    (pid,) = run.workers(run.await_healthy()).values()
-    assert server.process is not None
-    os.kill(server.process.pid, signal.SIGSTOP)
-    os.kill(pid, signal.SIGKILL)
-    return run
-
-
-def in_backoff(nodes: Nodes, server: Server) -> Launch:
-    return nodes.start("a", *SLOW, *python("raise SystemExit(1)"))
-
-
-def in_finishing(nodes: Nodes, server: Server) -> Launch:
-    ours_is_done = python("import os, time", "if not os.getcwd().endswith('b'): time.sleep(600)")
-    nodes.start("a", "nodes=2", *ours_is_done)
-    return nodes.start("b", "nodes=2", *ours_is_done)
-
-
-STATES: dict[str, Callable[[Nodes, Server], Launch]] = {
-    "PREFLIGHT": in_preflight,
-    "RENDEZVOUS": in_rendezvous,
-    "STANDBY": in_standby,
-    "STARTING": in_starting,
-    "HEALTHY": in_healthy,
-    "STOPPING": in_stopping,
-    "DRAINING": in_draining,
-    "DECIDING": in_deciding,
-    "BACKOFF": in_backoff,
-    "FINISHING": in_finishing,
-}
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("state", STATES)
-def test_the_first_signal_stops_in_every_state_and_nothing_is_started_after_it(
-    nodes: Nodes, server: Server, state: str, number: int
-) -> None:
-    run = STATES[state](nodes, server)
-    run.await_event("transition", to=state)
-    run.signal(number)
-    asked = run.await_event("stop_requested")
-    run.await_event("transition", to="CLOSING")
-    (run.directory / "enough").touch()  # whoever is deaf obeys now: nobody was killed
-    if state == "STARTING":
-        os.kill(run.guard_pid(), signal.SIGCONT)
-    assert run.wait() == 128 + number
-    assert run.result["state"] == "STOPPED"
-    later = [record for record in run.events("worker_started") if record["ts"] > asked["ts"]]
-    assert later == [] or state == "STARTING", "there it was ordered already"
-    assert run.events("worker_exited", signal=9, sent_by_us=True) == []
-
-
-@pytest.mark.parametrize("state", ["STOPPING", "DRAINING", "STARTING"])
-def test_a_second_signal_kills_whatever_is_being_stopped_already(nodes: Nodes, server: Server, state: str) -> None:
-    run = STATES[state](nodes, server)
-    run.await_event("transition", to=state)
-    for number in (1, 2):
-        run.signal(signal.SIGINT)
-        run.await_event("stop_requested", number)
-    if state == "STARTING":
-        os.kill(run.guard_pid(), signal.SIGCONT)
-    assert run.wait() == 130
-
-
-def test_a_third_signal_does_not_wait_for_a_guard_that_hangs_at_the_start(nodes: Nodes, server: Server) -> None:
-    run = in_starting(nodes, server)
-    run.await_event("transition", to="STARTING")
-    guard = run.guard_pid()
-    for number in (1, 2, 3):
-        run.signal(signal.SIGINT)
-        if number < 3:
-            run.await_event("stop_requested", number)
-    assert run.wait() == 130
-    os.kill(guard, signal.SIGCONT)
 
 
 # -- who is about to be killed
@@ -226,31 +84,6 @@ def test_a_stop_under_way_has_no_more_time_than_the_platform_leaves(nodes: Nodes
 
 
 # -- who does not obey
-
-
-def test_where_a_worker_stands_that_does_not_stop_is_told_before_it_is_killed(launch: Launcher, tmp_path: Path) -> None:
-    (tmp_path / "stuck.py").write_text(
-        "import os, signal, time\n"
-        "from orchestrator.worker import heartbeat\n"
-        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "def write_checkpoint():\n"
-        "    open('ready', 'w').close()\n"
-        "    time.sleep(600)\n"
-        "heartbeat()\n"
-        "write_checkpoint()\n"
-    )
-    run = launch("stop.dump=true", "stop.grace_s=2", "--", sys.executable, str(tmp_path / "stuck.py"))
-    (pid,) = run.workers(run.await_healthy()).values()
-    until((run.directory / "ready").exists, "the worker is stuck")
-    run.signal(signal.SIGTERM)
-    assert run.wait() == 143
-    (stuck,) = run.events("worker_stuck")
-    (killed,) = run.events("worker_exited", signal=9, sent_by_us=True)
-    asked = run.events("stop_requested")[0]
-    assert (stuck["rank"], stuck["pid"]) == (0, pid)
-    assert "in write_checkpoint" in stuck["stacks"]
-    assert asked["mono"] + 1.6 <= stuck["mono"] <= killed["mono"]
-    assert "rank 0 does not stop; its stacks are in the journal" in run.stderr
 
 
 def test_workers_that_stop_are_not_asked_where_they_stand(launch: Launcher) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from importlib.util import find_spec
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Launcher, Nodes
-from tests.e2e.harness import FAST, SLEEP, Launch, alive, python, until
+from tests.e2e.harness import FAST, SLEEP, Launch, python
 
 pytestmark = pytest.mark.e2e
 
@@ -111,33 +110,6 @@ def test_a_child_speaks_for_its_worker(launch: Launcher) -> None:
     assert hung["reason"].startswith("no heartbeat for 2."), "not within its warm-up: it was heard"
     assert hung["mono"] - started["mono"] > 4
     assert run.events("watchdog_refused") == []
-
-
-def test_a_stopped_worker_is_killed_although_it_answers_nothing(launch: Launcher) -> None:
-    script = ("import time", "from orchestrator.worker import heartbeat", "while True: heartbeat(); time.sleep(0.05)")
-    run = launch(*HEARTBEAT, "restart=never", *python(*script))
-    pid = run.workers(run.await_healthy())[0]
-    until(lambda: list(run.run_dir.glob("logs/*/*/*/stacks.log")), "it has spoken")
-    os.kill(pid, signal.SIGSTOP)
-    assert run.wait() == 1
-    assert run.result["root_cause"]["kind"] == "hang"
-    assert "stopped" in run.events("worker_hung")[0]["stacks"]
-    assert not alive(pid)
-
-
-def test_a_paused_agent_blames_nobody(launch: Launcher) -> None:
-    script = ("import time", "from orchestrator.worker import heartbeat", "while True: heartbeat(); time.sleep(0.05)")
-    run = launch(*HEARTBEAT, "restart=never", *python(*script))
-    pid = run.workers(run.await_healthy())[0]
-    until(lambda: list(run.run_dir.glob("logs/*/*/*/stacks.log")), "it has spoken")
-    run.signal(signal.SIGSTOP)
-    with pytest.raises(AssertionError, match="in vain"):
-        until(lambda: not alive(pid), "nothing happens meanwhile", 3)
-    run.signal(signal.SIGCONT)
-    with pytest.raises(AssertionError, match="in vain"):
-        until(lambda: run.events("worker_hung"), "nobody hangs", 2)
-    os.kill(pid, signal.SIGSTOP)
-    assert run.await_event("worker_hung")["fails"]
 
 
 def test_by_default_a_worker_that_does_nothing_is_only_told_of(launch: Launcher) -> None:

@@ -3,16 +3,15 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from orchestrator.edge.console import Console
 from orchestrator.edge.logkeep import LogKeeper
 from orchestrator.edge.tail import Tailer
+from tests.edge.disks import mounted
 from tests.edge.pipes import Reader, stalled
 from tests.edge.procs import wait_until
 from tests.edge.test_tail import PREFIX, Screen, append
@@ -36,16 +35,6 @@ async def eventually(what: str, told: Told) -> None:
 
 def on_disk(path: Path) -> int:
     return path.stat().st_blocks * 512
-
-
-@contextmanager
-def mounted(kind: str, at: Path, *options: str) -> Iterator[None]:
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", kind, *options, kind, at], check=False).returncode:
-        pytest.skip("needs root, to mount a file system")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", at], check=True)
 
 
 def test_the_newest_bytes_are_kept_and_the_older_ones_give_their_blocks_back(tmp_path: Path) -> None:

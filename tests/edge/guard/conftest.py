@@ -25,7 +25,7 @@ from orchestrator.edge.guard.client import (
     sweep_orphans,
 )
 from orchestrator.edge.guard.launch import launch
-from tests.edge.guard.layers import confined, enter, own_cgroup
+from tests.edge.guard.layers import confined, inside
 from tests.edge.procs import GENEROUS_S, tagged, wait_until
 
 Event = TypeVar("Event", bound=GuardEvent)
@@ -42,15 +42,11 @@ class Agent:
         self._numbers = itertools.count(1)
         self._loop = asyncio.new_event_loop()
         self._arrived = asyncio.Event()
-        before = own_cgroup()
-        enter(group)
-        try:
+        with inside(group):
             self._process = launch()
             self.client = GuardClient(self._process, self._on_event)
             self.client.attach(self._loop)
             self.until(lambda: self.started is not None)
-        finally:
-            enter(group and before)
 
     @property
     def env(self) -> dict[str, str]:

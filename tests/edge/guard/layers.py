@@ -47,6 +47,17 @@ def confined(layer: str) -> Iterator[Path | None]:
             barren.rmdir()
 
 
+@contextmanager
+def inside(group: Path | None) -> Iterator[None]:
+    """What is started in this block is in a cgroup, if one is given; this process is back where it was at the end."""
+    before = own_cgroup()
+    enter(group)
+    try:
+        yield
+    finally:
+        enter(group and before)
+
+
 def enter(group: Path | None) -> None:
     """Go into a cgroup, and everything that is started from here on with it."""
     if group is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orchestrator.edge.guard.client import Exited, Stopped
+from tests.edge.disks import freezable, needs_loop, sh
 from tests.edge.guard.layers import LAYERS
 from tests.edge.procs import is_alive, read_pid, state_of, tagged, wait_until
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.parametrize("layer", LAYERS, indirect=True)
 
 PIDS = Path("/sys/fs/cgroup/pids")
-LOOP = Path("/dev/loop-control")
-MIB = 1 << 20
 
 # Eight chains, each of one process at a time: its child lives on, it ends. A number found is dead when one looks again.
 CHAINS = (
@@ -126,30 +124,7 @@ def test_a_fork_bomb_is_ended(agent: Agent, tmp_path: Path) -> None:
         stopped_within(agent, handle, 5)
 
 
-def sh(*argv: str) -> str:
-    return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
-
-
-@contextmanager
-def freezable(home: Path) -> Iterator[Path]:
-    """A file system whose writers wait, deaf to all signals, while it is frozen; thawed at the end."""
-    image, mount = home / "image", home / "mount"
-    image.write_bytes(b"")
-    os.truncate(image, 16 * MIB)
-    mount.mkdir()
-    sh("mkfs.ext4", "-q", str(image))
-    try:
-        sh("mount", "-o", "loop", str(image), str(mount))
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"needs loop devices and ext4: {error.stderr}")
-    try:
-        yield mount
-    finally:
-        subprocess.run(["fsfreeze", "-u", str(mount)], check=False, capture_output=True)
-        wait_until(lambda: subprocess.run(["umount", str(mount)], check=False, capture_output=True).returncode == 0, "")
-
-
-@pytest.mark.skipif(not os.access(LOOP, os.W_OK), reason="needs loop devices")
+@needs_loop
 def test_one_that_the_kernel_lets_wait_is_named_after_a_bounded_wait_and_reaped_when_it_dies(
     agent: Agent, tmp_path: Path
 ) -> None:
