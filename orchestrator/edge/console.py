@@ -1,7 +1,7 @@
 """The terminal's single writer: workers' bytes, the launcher's own lines, and a status line below them.
 
 What is said is decided elsewhere. Invariant: `say` and `status` never block and nothing here raises for a terminal
-that is stalled, closed or gone; `out` and `err` block with the terminal, so only a thread of its own may call them.
+that is stalled, closed or gone; `out` and `err` block with their own device, so only a thread of its own may call them.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def escape(text: str) -> str:
 class _Line:
     """The line a device's cursor is in. Two descriptors of one device share it."""
 
+    pen: threading.Lock = field(default_factory=threading.Lock)  # held while writing, however long the device takes
     owner: object = _NOBODY  # whose text stands before the cursor, when that is not the line's start
 
 
@@ -114,7 +115,6 @@ class Console:
         self.colour = self.live and not environ.get("NO_COLOR")
         self._colours = {1: self.colour and _is_terminal(out_fd), 2: self.colour}
         self._mask = mask
-        self._pen = threading.Lock()  # held while writing, however long the terminal takes
         self._drawn = b""  # the status line on the screen
         self._queue = _Queue(max_queued)
         self._news = threading.Condition()  # guards the queue; never held while writing
@@ -181,7 +181,7 @@ class Console:
                     self._news.wait()
                 lines, status = queue.take(), queue.status
                 stale, queue.stale = queue.stale, False
-            with self._pen:
+            with self._err.line.pen:
                 self._write_lines(lines)
                 if stale:
                     self._redraw(status)
@@ -198,11 +198,11 @@ class Console:
 
     def _pass_on(self, sink: _Sink, data: bytes, source: object, lead: bytes) -> None:
         if data:
-            with self._pen:
+            with sink.line.pen:
                 self._place(sink, data, source, lead)
 
     def _place(self, sink: _Sink, data: bytes, source: object, lead: bytes) -> None:
-        """Write where no line of another source is cut, around the status line. The pen is held."""
+        """Write where no line of another source is cut, around the status line. Its pen is held."""
         line = sink.line
         below = self._drawn if line is self._err.line else b""  # on the screen only while no line is open
         if below and line.owner is _NOBODY:

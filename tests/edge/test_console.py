@@ -6,6 +6,7 @@ import pty
 import re
 import struct
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,6 +121,20 @@ def test_a_stalled_terminal_never_blocks_who_speaks_and_drops_are_named() -> Non
             dropped = sum(int(n) for n in re.findall(rb"\[(\d+) lines of the launcher were dropped", got))
         assert (said + dropped, dropped > 900) == (1000, True)
         assert console.close(20)
+
+
+def test_a_stalled_stdout_keeps_nothing_from_stderr() -> None:
+    reader = Reader()
+    with stalled() as (_, fd):
+        console = Console(fd, reader.fd, environ={})
+        writing = threading.Thread(target=console.out, args=(b"x\n",))
+        writing.start()
+        console.say("the cause")
+        assert console.close(20)
+        reader.until(b"the cause\n")
+        assert writing.is_alive()
+    writing.join(20)
+    reader.all()
 
 
 def test_a_closed_terminal_is_survived_by_all_methods() -> None:
