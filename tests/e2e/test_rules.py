@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import uuid
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -237,35 +234,6 @@ def test_progress_lets_the_budget_begin_anew_and_its_lack_ends_the_run(launch: L
     assert run.wait() == 1
     assert run.result["restarts"] == 4, "one more than got further"
     assert run.result["reason"].startswith("1 restarts in a row without progress beyond step 3")
-
-
-MEMORY = Path("/sys/fs/cgroup/memory")
-
-
-@pytest.fixture
-def cgroup() -> Iterator[Path]:
-    """A memory cgroup of version 1 in which little can be had."""
-    place = MEMORY / f"orch-test-{uuid.uuid4().hex[:8]}"
-    try:
-        place.mkdir()
-        (place / "memory.limit_in_bytes").write_text(str(400 << 20))
-    except OSError as error:
-        pytest.skip(f"no memory cgroup can be made here: {error}")
-    yield place
-    until(lambda: not (place / "cgroup.procs").read_text(), "it is empty")
-    place.rmdir()
-
-
-def test_a_worker_that_the_kernel_kills_for_memory_is_told_and_ruled_by_that(launch: Launcher, cgroup: Path) -> None:
-    enter = ("sh", "-c", f'echo 0 > {cgroup}/cgroup.procs && exec "$@"', "sh")
-    rules = "restart.rules=[{oom: true, action: retry, budget: {max: 1}},{action: fatal}]"
-    run = launch(rules, *FAST, *python("x = bytearray(1 << 30)", "import time; time.sleep(600)"), wrap=enter)
-    assert run.wait() == 1
-    cause = run.result["root_cause"]
-    assert (cause["signal"], cause["oom"]) == (9, True)
-    assert run.result["restarts"] == 1
-    assert run.result["reason"].startswith("restart.rules[0].budget is spent (1 restarts)")
-    assert "killed by SIGKILL, out of memory" in run.stderr
 
 
 def test_a_worker_that_somebody_kills_is_not_out_of_memory(launch: Launcher) -> None:
