@@ -3,7 +3,7 @@
 Who is killed when is decided elsewhere. Invariant: a leaf holds one tree only and is never used again, because what is
 born into a cgroup whose ``cgroup.kill`` was ever written dies at once.
 
-A guard's leaves stand in a directory of its own, ``orchestrator.<pid namespace>.<pid>.<start>``, beside nothing but the
+A guard's leaves stand in a directory of its own, ``orchestrator.<namespaces>.<pid>.<start>``, beside nothing but the
 processes that were in its cgroup already. Its name tells whoever finds it whether that guard still lives.
 """
 

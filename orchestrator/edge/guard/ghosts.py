@@ -1,7 +1,7 @@
 """What an earlier guard of the same run has left on this host, when it and its agent were killed at once.
 
 `orphans` is for an agent that lives on; here nobody knows more than the kernel shows. Invariant: only processes of this
-user and this pid namespace are touched, that say they are this run's, and whose guard is no more: a process of its
+user and these namespaces are touched, that say they are this run's, and whose guard is no more: a process of its
 number that started at another time is not that guard.
 """
 
@@ -95,7 +95,7 @@ def _found(run_id: str, spared: set[int]) -> Iterator[tree.Found]:
             if os.stat(f"/proc/{name}").st_uid != me or not _is_ghost(name, run_id):
                 continue
             process = tree.look(int(name))
-            if process is None or os.stat(f"/proc/{name}/ns/pid").st_ino != here:
+            if process is None or tree.namespace(name) != here:
                 continue
         except OSError:
             continue  # gone, or not ours to look at
@@ -116,7 +116,7 @@ def _is_ghost(name: str, run_id: str) -> bool:
 def _lives(home: str) -> bool:
     """Whether the guard whose cgroups have this name may live: also one whose number means nothing here."""
     namespace, _, guard = home.removeprefix(cgroup.PREFIX).partition(".")
-    return namespace != str(tree.namespace()) or _is_guard(*guard.split(".")[:2])
+    return namespace != tree.namespace() or _is_guard(*guard.split(".")[:2])
 
 
 def _is_guard(pid: str = "", started: str = "") -> bool:

@@ -71,9 +71,13 @@ def started(pid: int) -> int:
     return 0 if process is None else process.started
 
 
-def namespace() -> int:
-    """Which pid namespace this process is in; its numbers mean nothing in another."""
-    return os.stat("/proc/self/ns/pid").st_ino
+def namespace(pid: int | str = "self") -> str:
+    """Where the number and the start of a process mean something: its pid namespace, and that of its clocks."""
+    numbers = os.stat(f"/proc/{pid}/ns/pid").st_ino
+    try:
+        return f"{numbers}-{os.stat(f'/proc/{pid}/ns/time').st_ino}"
+    except FileNotFoundError:  # before Linux 5.6, which has one clock for all; or it is gone
+        return str(numbers)
 
 
 def marker(pid: int) -> str:
