@@ -36,13 +36,15 @@ class Board:
     def __init__(self, snapshot: Snapshot, mask: Callable[[str], str] = str) -> None:
         self.snapshot = snapshot
         self._mask = mask
-        self._turned = time.time()
-        self._sources: dict[str, Callable[[], float]] = {"the agent's loop": lambda: self._turned}
+        self._turned = time.monotonic()
+        self._sources: dict[str, Callable[[], float]] = {
+            "the agent's loop": lambda: time.time() - (time.monotonic() - self._turned)  # the wall clock may be set
+        }
 
     def show(self, snapshot: Snapshot) -> None:
         """Replace what is shown. For the loop only: it is the loop's sign of life."""
         self.snapshot = snapshot
-        self._turned = time.time()
+        self._turned = time.monotonic()
 
     def watch(self, name: str, last_turn: Callable[[], float]) -> None:
         """Have something else counted that must be alive, such as a watchdog: ``last_turn`` is in epoch seconds.
