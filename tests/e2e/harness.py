@@ -195,12 +195,13 @@ def marked(value: str) -> list[int]:
 
 def patched(directory: Path, module: str, name: str, value: str) -> dict[str, str]:
     """An environment in which ``orchestrate`` itself has a fault: a name of a module of its edge is another thing."""
-    (directory / "sitecustomize.py").write_text(
-        "import sys\n"
-        "if sys.orig_argv[1:3] == ['-m', 'orchestrator']:\n"
-        f"    from orchestrator.edge import {module}\n"
-        f"    {module}.{name} = {value}\n"
-    )
+    return injected(directory, f"from orchestrator.edge import {module}", f"{module}.{name} = {value}")
+
+
+def injected(directory: Path, *lines: str) -> dict[str, str]:
+    """An environment in which ``orchestrate`` itself runs these lines first; guards and workers do not."""
+    run_first = ["import sys", "if sys.orig_argv[1:3] == ['-m', 'orchestrator']:", *(f"    {line}" for line in lines)]
+    (directory / "sitecustomize.py").write_text("\n".join(run_first))
     return {"PYTHONPATH": os.pathsep.join([str(directory), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 

@@ -1,36 +1,17 @@
-"""What is left of a run is found by its next agent; what workers are given arrives; a start that fails is charged."""
+"""What a guard says of itself, and what workers are given by it."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import Launcher, Nodes
-from tests.e2e.harness import Launch, python
+from tests.e2e.harness import python
 
 pytestmark = pytest.mark.e2e
-
-PIDS = Path("/sys/fs/cgroup/pids")
-DAEMON = (
-    "import os, signal",
-    "if os.fork() == 0:",
-    "    os.setsid()",
-    "    print(os.getpid(), file=open('daemon', 'w'), flush=True)",
-    "signal.pause()",
-)
-
-
-def kill_at_once(run: Launch) -> None:
-    """Agent and guard, neither of which sees the other die."""
-    guard = run.guard_pid()
-    run.signal(signal.SIGSTOP)
-    os.kill(guard, signal.SIGKILL)
-    run.signal(signal.SIGKILL)
-    run.process.wait()
 
 
 def test_each_guard_of_an_agent_says_once_how_it_holds_processes_together(nodes: Nodes) -> None:

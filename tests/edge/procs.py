@@ -51,6 +51,19 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def descendants(pid: int) -> list[int]:
+    """Children, theirs and so on, zombies included; who ends meanwhile may be missing."""
+    found, unseen = [], [pid]
+    while unseen:
+        try:
+            below = children(unseen.pop())
+        except OSError:
+            continue
+        found += below
+        unseen += below
+    return found
+
+
 def read_pid(path: Path) -> int:
     """A pid that a process writes, with a newline, when it is ready."""
     wait_until(lambda: path.exists() and path.read_text().endswith("\n"), f"{path.name} is written")
