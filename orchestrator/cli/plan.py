@@ -269,6 +269,8 @@ def _watchdog_line(group: GroupSpec) -> str:
     watchdog = group.watchdog
     limits = [f"{watchdog.timeout_s:g} s without a word, {watchdog.warmup_s:g} s before the first one"]
     limits += [f"{limit:g} s in {name}" for name, limit in watchdog.sections.items()]
+    if watchdog.learn is not None:
+        limits.append(f"or what the run teaches, from {watchdog.learn.floor_s:g} s on")
     return {
         WatchdogKind.DISABLED: "disabled",
         WatchdogKind.OBSERVE: f"observe: tells after {watchdog.after_s:g} s without CPU time and output",
