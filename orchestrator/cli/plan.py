@@ -26,7 +26,7 @@ from orchestrator.core.policies import Rule, Scope, WatchdogKind
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.roles import admits
 from orchestrator.core.rule_words import condition, consequence, scope_words
-from orchestrator.core.specs import GroupSpec, HealthSpec, LogsSpec, Need, SuccessKind, SuccessPolicy
+from orchestrator.core.specs import UNIX, GroupSpec, HealthSpec, LogsSpec, Need, SuccessKind, SuccessPolicy
 from orchestrator.core.stopping import in_time
 from orchestrator.core.table import Row, build
 from orchestrator.errors import ConfigError, Problem
@@ -190,9 +190,10 @@ def _kept(logs: LogsSpec) -> str:
 
 
 def _health_line(health: HealthSpec) -> str:
-    port = f"port {health.port}" if health.port else "a free port"
+    port = f", port {health.port}" if health.port else ", a free port"
     by = f", by {health.server}" if health.server else ""
-    return f"{health.host}, {port}{by}; alive while the agent has turned within {health.timeout_s} s"
+    where = health.host if health.host.startswith(UNIX) else f"{health.host}{port}"
+    return f"{where}{by}; alive while the agent has turned within {health.timeout_s} s"
 
 
 def _group_lines(job: Job, group: GroupSpec) -> Iterator[str]:
@@ -269,6 +270,8 @@ def _watchdog_line(group: GroupSpec) -> str:
     watchdog = group.watchdog
     limits = [f"{watchdog.timeout_s:g} s without a word, {watchdog.warmup_s:g} s before the first one"]
     limits += [f"{limit:g} s in {name}" for name, limit in watchdog.sections.items()]
+    if watchdog.learn is not None:
+        limits.append(f"or what the run teaches, from {watchdog.learn.floor_s:g} s on")
     return {
         WatchdogKind.DISABLED: "disabled",
         WatchdogKind.OBSERVE: f"observe: tells after {watchdog.after_s:g} s without CPU time and output",

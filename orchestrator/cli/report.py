@@ -69,7 +69,8 @@ def failure_lines(failure: Failure, lead: str = "") -> list[Line]:
     elif failure.traceback:
         texts, title = failure.traceback.splitlines()[-_BACKTRACE:], "its traceback:"
     else:
-        texts, title = list(failure.last_lines), "its last lines:"
+        probed = failure.kind in ("probe", "start_timeout")
+        texts, title = list(failure.last_lines), "the probe's last lines:" if probed else "its last lines:"
     if texts:
         lines += [Line(f"    {title}", "dim"), *(Line(f"    | {_short(text)}") for text in texts)]
     if failure.log:

@@ -160,6 +160,7 @@ def lines_of(record: Mapping[str, Any], job: JobSpec) -> list[Line]:
         "role_waiting": f"waiting: {record.get('reason')}",
         "run_decided": f"the run is decided: {record.get('reason')}",
         "health_listening": f"health: {record.get('url') or record.get('server')}",
+        "limits_learned": f"the watchdog has learnt from this run: {_limits(record)}",
         "server_back": f"the rendezvous server is back{_because(record)}",
     }.get(event)
     if news is not None:
@@ -251,6 +252,12 @@ def stop_line(record: Mapping[str, Any], job: JobSpec, *, again: bool, idle: boo
     cut = " (stop.platform_grace_s)" if ladder.grace_s < job.stop.grace_s else ""
     hint = "" if number in job.stop.preempt else "; again to kill now"
     return Line(f"{name}: stopping, grace {ladder.grace_s:g} s{cut}{hint}", "warn", logging.WARNING)
+
+
+def _limits(record: Mapping[str, Any]) -> str:
+    limits = record.get("limits")
+    told = limits.items() if isinstance(limits, Mapping) else ()
+    return ", ".join(f"watchdog.{limit} is {duration(seconds)}" for limit, seconds in told)
 
 
 def _because(record: Mapping[str, Any]) -> str:

@@ -19,9 +19,10 @@ from orchestrator.config.probes import probe
 from orchestrator.config.readers import number, optional, text, whole
 from orchestrator.config.report import UNRESOLVED, Report, join, show
 from orchestrator.core.health import Check, CheckKind, PreflightPolicy, ProbeSpec, ProbesPolicy
-from orchestrator.core.specs import HealthSpec
+from orchestrator.core.specs import UNIX, HealthSpec
 
 _PORT_MAX = 65535
+_PATH_BYTES = 107  # of sun_path, see unix(7)
 _CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _HOST = re.compile(r"[A-Za-z0-9._:%-]{1,253}")
 
@@ -34,10 +35,21 @@ def class_name(value: object, path: str, report: Report) -> object:
 
 
 def listen_host(value: object, path: str, report: Report) -> object:
-    """A name or an address to listen on."""
+    """A name or an address to listen on, or ``unix:PATH``."""
+    if isinstance(value, str) and value.startswith(UNIX):
+        return _socket_path(value, path, report)
     if isinstance(value, str) and _HOST.fullmatch(value):
         return value
-    return report.problem(path, f"{show(value)} is not a host", "allowed: a name or an address, such as 127.0.0.1")
+    allowed = "allowed: a name or an address, such as 127.0.0.1, or unix:PATH"
+    return report.problem(path, f"{show(value)} is not a host", allowed)
+
+
+def _socket_path(value: str, path: str, report: Report) -> object:
+    size = len(value.removeprefix(UNIX).encode(errors="replace"))
+    if not 0 < size <= _PATH_BYTES or "\0" in value:
+        fact = f"{show(value)} is not a path of a socket"
+        return report.problem(path, fact, f"allowed: unix:PATH, PATH with 1 to {_PATH_BYTES} bytes")
+    return value
 
 
 def bearer(value: object, path: str, report: Report) -> object:
@@ -180,11 +192,13 @@ def check_health(health: HealthDisabled | HealthHttp, report: Report) -> None:
         return
     if health.token is None and not is_loopback(health.host):
         fact = f"{health.host!r} can be reached from outside, and health.token is not given"
-        report.problem("health.host", fact, "give health.token, or listen on 127.0.0.1")
+        report.problem("health.host", fact, "give health.token, or listen on 127.0.0.1 or unix:PATH")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens there."""
+    """Whether only this machine can reach a server that listens there; of a path, only its owner."""
+    if host.startswith(UNIX):
+        return True
     try:
         return ip_address(host.partition("%")[0]).is_loopback
     except ValueError:

@@ -3,17 +3,20 @@
 Invariant: a limit that is accepted can be held by a worker that speaks as often as it can (`edge/worker_beats.py`).
 """
 
+# ruff: noqa: RUF009 - calls of key make dataclass fields, as field() does
+
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from posixpath import dirname
 
 from orchestrator.config.convert import Choices, convert, key
 from orchestrator.config.host import Host
-from orchestrator.config.readers import mapping_of, name, number, optional, text
+from orchestrator.config.readers import mapping_of, name, number, optional, text, whole
 from orchestrator.config.report import Report
-from orchestrator.core.policies import WatchdogKind, WatchdogPolicy
+from orchestrator.core.learning import OUTLIER
+from orchestrator.core.policies import LearnPolicy, WatchdogKind, WatchdogPolicy
 
 _limit = number(0.5, what="seconds")  # five times what separates two words of a worker
 
@@ -42,12 +45,27 @@ class WatchdogTimer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LearnConfig:
+    """``watchdog.learn``."""
+
+    factor: float = key(number(OUTLIER), default=3.0)
+    after: int = key(whole(2), default=20)
+    floor_s: float = key(_limit, default=10.0)
+
+
+def _learn(value: object, path: str, report: Report) -> object:
+    found = convert(LearnConfig, value, path, report)
+    return LearnPolicy(factor=found.factor, after=found.after, floor_s=found.floor_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WatchdogHeartbeat:
     """watchdog=heartbeat."""
 
     kind: str = "heartbeat"
     timeout_s: float = key(_limit, default=30.0)
     warmup_s: float = key(_limit, default=120.0)
+    learn: LearnPolicy | None = key(optional(_learn), default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +92,7 @@ class WatchdogSections:
     timeout_s: float = key(_limit, default=30.0)
     warmup_s: float = key(_limit, default=120.0)
     sections: Mapping[str, SectionConfig] = key(mapping_of(section_limit), default={})
+    learn: LearnPolicy | None = key(optional(_learn), default=None)
 
 
 WatchdogConfig = WatchdogDisabled | WatchdogObserve | WatchdogTimer | WatchdogHeartbeat | WatchdogSections
@@ -96,6 +115,18 @@ def check_watchdog(chosen: WatchdogConfig, report: Report) -> None:
     if report.clean("watchdog.timeout_s", "watchdog.warmup_s") and chosen.warmup_s < chosen.timeout_s:
         fact = f"{chosen.warmup_s:g} is less than watchdog.timeout_s {chosen.timeout_s:g}"
         report.problem("watchdog.warmup_s", fact, f"allowed: from {chosen.timeout_s:g}, or a smaller timeout_s")
+    _check_learn(chosen, report)
+
+
+def _check_learn(chosen: WatchdogHeartbeat | WatchdogSections, report: Report) -> None:
+    """Report limits of which none could become any shorter."""
+    if chosen.learn is None or not report.clean("watchdog.learn", "watchdog.timeout_s", "watchdog.sections"):
+        return
+    stays = chosen.sections.values() if isinstance(chosen, WatchdogSections) else ()
+    longest_s = max([chosen.timeout_s, *(one.timeout_s or 0.0 for one in stays)])
+    if chosen.learn.floor_s >= longest_s:
+        fact = f"{chosen.learn.floor_s:g} is not below any timeout_s, so nothing could be learnt"
+        report.problem("watchdog.learn.floor_s", fact, f"allowed: below {longest_s:g}, or a larger timeout_s")
 
 
 def check_kinds(kinds: tuple[str, ...], chosen: WatchdogConfig, path: str, report: Report) -> None:
@@ -124,7 +155,8 @@ def watchdog_policy(chosen: WatchdogConfig) -> WatchdogPolicy:
         case WatchdogTimer():
             return WatchdogPolicy(kind=kind, path=chosen.path)
         case WatchdogHeartbeat():
-            return WatchdogPolicy(kind=kind, timeout_s=chosen.timeout_s, warmup_s=chosen.warmup_s)
+            return WatchdogPolicy(kind=kind, timeout_s=chosen.timeout_s, warmup_s=chosen.warmup_s, learn=chosen.learn)
         case WatchdogSections():
             limits = {one: found.timeout_s or 0.0 for one, found in chosen.sections.items()}
-            return WatchdogPolicy(kind=kind, timeout_s=chosen.timeout_s, warmup_s=chosen.warmup_s, sections=limits)
+            silence = WatchdogPolicy(kind=kind, timeout_s=chosen.timeout_s, warmup_s=chosen.warmup_s)
+            return replace(silence, sections=limits, learn=chosen.learn)

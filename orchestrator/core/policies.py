@@ -125,6 +125,15 @@ class RestartPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LearnPolicy:
+    """How the limits of a watchdog are learnt from the run, see `core.learning`."""
+
+    factor: float  # times the second longest gap of any one worker
+    after: int  # gaps that a worker must have come out of
+    floor_s: float  # no limit is shorter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WatchdogPolicy:
     """When a worker counts as hung. Which fields matter depends on ``kind``."""
 
@@ -134,6 +143,7 @@ class WatchdogPolicy:
     warmup_s: float = 0.0  # the same before a worker's first word
     sections: Mapping[str, float] = field(default_factory=dict)  # sections: seconds in each
     path: str | None = None  # timer: where the pipe is wished; None: in the run's directory
+    learn: LearnPolicy | None = None  # heartbeat, sections: how the run makes their limits shorter; None: it does not
 
     @property
     def can_fail(self) -> bool:

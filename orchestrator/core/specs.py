@@ -130,9 +130,15 @@ class LogsSpec:
     console_bytes_per_s: int | None = None  # of all that is shown; more is left out there
 
 
+UNIX = "unix:"  # what a host begins with that is a path of the file system
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthSpec:
-    """The health check server. Clients must know ``token``, if there is one; port 0 is any free one."""
+    """The health check server. Clients must know ``token``, if there is one; port 0 is any free one.
+
+    ``host`` may be ``unix:PATH``: then there is no port.
+    """
 
     host: str
     port: int

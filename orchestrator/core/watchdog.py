@@ -6,29 +6,16 @@ who listens late, or may have lost words, says so (`forgive`, `amnesty`) before 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from orchestrator.core.beats import Beat, Enter, Leave, Release, Step, Timer, Word
-from orchestrator.core.policies import WatchdogKind, WatchdogPolicy
+from orchestrator.core.learning import SILENCE, Learning, configured, stay_in
+from orchestrator.core.policies import WatchdogPolicy
+from orchestrator.core.watched import Limit, Watched, limit_of
 
 IDLE_SHARE = 0.001  # of a processor: threads that only wake up to look take less, and work takes more
 OPEN_MAX = 64  # sections of a worker that are open at once; more are not kept in mind
 TIMERS_MAX = 256  # timers of a worker, likewise
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """An instant at which a worker counts as hung unless something happens before, and since when it is waited for.
-
-    ``what`` is filled with the seconds waited. ``fails``: it is a failure; else it is only told.
-    """
-
-    at_s: float
-    since_s: float
-    what: str
-    fails: bool = True
-    timer: tuple[int, str] | None = None  # pid and scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,89 +29,12 @@ class Hang:
     sections: tuple[str, ...] = ()  # that it was in
 
 
-@dataclass(slots=True)
-class Watched:
-    """What is known of one worker since it was started."""
-
-    started_s: float
-    heard_s: float | None = None  # the last sign of life
-    step: int | None = None
-    sections: dict[str, list[float]] = field(default_factory=dict)  # when they were entered, oldest first
-    timers: dict[tuple[int, str], Limit] = field(default_factory=dict)
-    still_s: float | None = None  # since when it has done nothing, as far as was looked
-    cpu_s: float = 0.0  # of its processes, at that instant
-    output: int = 0  # bytes, likewise
-    told: bool = False  # that it hangs; until it is seen to do something
-
-    def shift(self, by_s: float) -> None:
-        """Move all that was by ``by_s``."""
-        self.started_s += by_s
-        self.heard_s = None if self.heard_s is None else self.heard_s + by_s
-        self.still_s = None if self.still_s is None else self.still_s + by_s
-        self.sections = {name: [at + by_s for at in entered] for name, entered in self.sections.items()}
-        self.timers = {
-            key: Limit(one.at_s + by_s, one.since_s + by_s, one.what, one.fails, key)
-            for key, one in self.timers.items()
-        }
-
-
-def limit_of(worker: Watched, policy: WatchdogPolicy) -> Limit | None:
-    """The next limit that ``worker`` will exceed if nothing happens; None: there is none."""
-    match policy.kind:
-        case WatchdogKind.DISABLED:
-            return None
-        case WatchdogKind.OBSERVE:
-            if worker.still_s is None or worker.told:
-                return None
-            what = "no CPU time and no output for {0:.1f} s" + _open(worker)
-            return Limit(worker.still_s + policy.after_s, worker.still_s, what, fails=False)
-        case WatchdogKind.TIMER:
-            return min(worker.timers.values(), key=lambda one: one.at_s, default=None)
-        case WatchdogKind.HEARTBEAT:
-            return _silence(worker, policy)
-        case WatchdogKind.SECTIONS:
-            return min(_stays(worker, policy.sections), key=lambda one: one.at_s, default=_silence(worker, policy))
-
-
-def _stays(worker: Watched, limits: Mapping[str, float]) -> list[Limit]:
-    return [
-        Limit(
-            entered[0] + limits[name],
-            entered[0],
-            f"in section {name} for {{0:.1f}} s; watchdog.sections.{name}.timeout_s is {limits[name]:g}",
-        )
-        for name, entered in worker.sections.items()
-        if name in limits
-    ]
-
-
-def _silence(worker: Watched, policy: WatchdogPolicy) -> Limit:
-    if worker.heard_s is None:
-        what = f"no heartbeat within {{0:.1f}} s of its start; watchdog.warmup_s is {policy.warmup_s:g}"
-        return Limit(worker.started_s + policy.warmup_s, worker.started_s, what)
-    step = "" if worker.step is None else f" since step {worker.step}"
-    what = f"no heartbeat for {{0:.1f}} s{step}{_open(worker)}; watchdog.timeout_s is {policy.timeout_s:g}"
-    return Limit(worker.heard_s + policy.timeout_s, worker.heard_s, what)
-
-
-def _open(worker: Watched) -> str:
-    return f", in section {' and '.join(sorted(worker.sections))}" if worker.sections else ""
-
-
-def pace_s(policy: WatchdogPolicy) -> float:
-    """For how long words may be gathered before they are read: a fiftieth of the shortest limit, and no eternity.
-
-    Torch's timers come seldom, with limits that are not known before.
-    """
-    limits = [policy.after_s, policy.timeout_s, *policy.sections.values()]
-    return min(1.0, max(0.1, min((limit for limit in limits if limit > 0), default=0.0) / 50))
-
-
 class Watch:
-    """The workers of one node in one round, by local rank."""
+    """The workers of one node in one round, by local rank. What is learnt from them outlasts the round."""
 
     def __init__(self, policy: WatchdogPolicy) -> None:
         self._policy = policy
+        self.learning = None if policy.learn is None else Learning(policy.learn, configured(policy))
         self._workers: dict[int, Watched] = {}
 
     # -- who is there
@@ -157,9 +67,14 @@ class Watch:
         worker = self._workers.get(local_rank)
         if worker is None:
             return None
+        if self.learning is not None:
+            _teach(self.learning, local_rank, worker, word, now_s)
         self._take(worker, word, now_s, epoch_s)
-        limit = limit_of(worker, self._policy)
+        limit = self._limit_of(worker)
         return None if limit is None else limit.at_s
+
+    def _limit_of(self, worker: Watched) -> Limit | None:
+        return limit_of(worker, self._policy, self.learning)
 
     def _take(self, worker: Watched, word: Word, now_s: float, epoch_s: float) -> None:
         match word:
@@ -215,7 +130,7 @@ class Watch:
 
     def due_s(self) -> float | None:
         """The first instant at which somebody may count as hung; None: nobody will."""
-        limits = [limit_of(worker, self._policy) for worker in self._workers.values()]
+        limits = [self._limit_of(worker) for worker in self._workers.values()]
         return min((limit.at_s for limit in limits if limit is not None), default=None)
 
     def overdue(self, now_s: float) -> list[tuple[int, int]]:
@@ -230,7 +145,7 @@ class Watch:
         """Who has exceeded a limit, and was not told of before; whose limit was first, first."""
         found = []
         for local_rank, worker in list(self._workers.items()):
-            limit = limit_of(worker, self._policy)
+            limit = self._limit_of(worker)
             if limit is None or limit.at_s > now_s:
                 continue
             why = limit.what.format(now_s - limit.since_s)
@@ -238,10 +153,31 @@ class Watch:
             found.append((limit.at_s, Hang(local_rank, why, limit.fails, pid, tuple(sorted(worker.sections)))))
             if limit.timer is not None:
                 del worker.timers[limit.timer]
+            if limit.learnt is not None and self.learning is not None:  # it may have been wrong: be slower next time
+                self.learning.saw(limit.learnt, local_rank, now_s - limit.since_s)
             if limit.fails:
                 self.ended(local_rank)
             worker.told = True
         return [hang for _, hang in sorted(found, key=lambda one: one[0])]
+
+
+def _teach(learning: Learning, local_rank: int, worker: Watched, word: Word, now_s: float) -> None:
+    """What a word says of how long a worker that is well may be silent, or stay in a section."""
+    if isinstance(word, Leave) and word.name in worker.sections and learning.watches(stay_in(word.name)):
+        _learn(learning, local_rank, worker, stay_in(word.name), now_s - worker.sections[word.name][0])
+    lives = isinstance(word, Beat | Enter | Leave) or (isinstance(word, Step) and word.number != worker.step)
+    elsewhere = any(learning.watches(stay_in(name)) for name in worker.sections)  # where silence has no limit
+    if lives and not elsewhere and worker.heard_s is not None:
+        _learn(learning, local_rank, worker, SILENCE, now_s - worker.heard_s)
+
+
+def _learn(learning: Learning, local_rank: int, worker: Watched, limit: str, gap_s: float) -> None:
+    if gap_s <= 0:
+        return  # words that were read together say nothing
+    if not worker.is_warm(limit):
+        worker.warm[limit] = worker.warm.get(limit, 0) + 1
+    else:
+        learning.saw(limit, local_rank, gap_s)
 
 
 def _alive(worker: Watched, now_s: float) -> None:

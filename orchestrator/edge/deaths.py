@@ -48,10 +48,10 @@ class Deaths:
         message = spawn_failure(self._group.worker.cmd[0], step, errno)
         return Failed(replace(self._failure("spawn", worker), message=message), errno)
 
-    def unwell(self, worker: Worker, kind: ProbeKind, why: str) -> Failed:
-        """A probe has given it up."""
+    def unwell(self, worker: Worker, kind: ProbeKind, why: str, said: tuple[str, ...]) -> Failed:
+        """A probe has given it up, whose command has said this last."""
         word = "start_timeout" if kind is ProbeKind.STARTUP else "probe"
-        return Failed(replace(self._failure(word, worker), pid=worker.pid, message=why))
+        return Failed(replace(self._failure(word, worker), pid=worker.pid, message=why, last_lines=said))
 
     def hung(self, worker: Worker, why: str, stacks: str, sections: tuple[str, ...]) -> Failed:
         """It hangs, and will be stopped for it."""

@@ -51,7 +51,11 @@ def last_lines(path: str | os.PathLike[str], n: int = 20, max_bytes: int = 16384
     Of a line that was rewritten by carriage returns (a progress bar) only its last state. Control characters are
     kept: they are escaped where text is shown.
     """
-    data = _read_tail(path, max_bytes + 1)
+    return lines_of(_read_tail(path, max_bytes + 1), n, max_bytes)
+
+
+def lines_of(data: bytes, n: int, max_bytes: int) -> tuple[str, ...]:
+    """The same of what was read already: of its end one byte more than ``max_bytes``, where there is more."""
     lines = data.split(b"\n")
     if len(data) > max_bytes and len(lines) > 1:
         del lines[0]  # its beginning is not here

@@ -24,6 +24,7 @@ from orchestrator.edge.backend import BackendEvent, BackendLost, Fenced, WorkerB
 from orchestrator.edge.company import Company
 from orchestrator.edge.effects import WAITING, Answer, Performer
 from orchestrator.edge.journal import Journal
+from orchestrator.edge.learner import Learner
 from orchestrator.edge.membership import Membership
 from orchestrator.edge.messages import Message
 from orchestrator.edge.preflight import Preflight
@@ -72,10 +73,8 @@ class GroupAgent:
             post=self.post,
             log=self.log,
         )
-        answers: dict[Effect, Answer] = {}
-        if group.preflight is not None:
-            look = Preflight(job, group.role, group.preflight, processes, connection, log=self.log)
-            answers[Effect.RUN_PREFLIGHT] = look.run
+        self._learner = self._make_learner(connection)
+        answers = self._make_answers(processes, connection)
         if company is not None:
             company.join(group.role, self._inbox.put_nowait, store)
             answers[Effect.AWAIT_DEPENDENCIES] = partial(company.dependencies, group)
@@ -89,6 +88,19 @@ class GroupAgent:
         self._ending: Ending | None = None
         self.closed = False  # whether the group has ended with us
         self.stale = 0  # messages that came too late to matter
+
+    def _make_learner(self, connection: Connection) -> Learner | None:
+        if self.watchdog.learning is None:
+            return None
+        learner = Learner(self.watchdog.learning, self._membership.share_gaps, connection, self.log)
+        self.watchdog.on_turn = learner.turn
+        return learner
+
+    def _make_answers(self, processes: Processes, connection: Connection) -> dict[Effect, Answer]:
+        if self.spec.preflight is None:
+            return {}
+        look = Preflight(self._job, self.role, self.spec.preflight, processes, connection, log=self.log)
+        return {Effect.RUN_PREFLIGHT: look.run}
 
     @property
     def state(self) -> State:
@@ -140,9 +152,12 @@ class GroupAgent:
         self.watchdog.open(self._job.run_dir)
         try:
             async with asyncio.TaskGroup() as tasks:
-                watching = tasks.create_task(self.watchdog.run(), name="watchdog")
+                watching = [tasks.create_task(self.watchdog.run(), name="watchdog")]
+                if self._learner is not None:
+                    watching.append(tasks.create_task(self._learner.run(), name="learner"))
                 await self._consume(tasks)
-                watching.cancel()
+                for task in watching:
+                    task.cancel()
         finally:
             await self._workers.end()
             self.watchdog.close()
@@ -209,6 +224,8 @@ class GroupAgent:
     def _sit_down(self, seat: Seat) -> None:
         self._round = seat.round
         self._rounds += 1
+        if self._learner is not None:
+            self._learner.ask()
         self.log(
             "round_settled",
             world_size=seat.world_size,

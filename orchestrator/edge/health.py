@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 
 from orchestrator.core.roles import admitted
 from orchestrator.core.snapshot import Snapshot, metrics
-from orchestrator.core.specs import HealthSpec, JobSpec
+from orchestrator.core.specs import UNIX, HealthSpec, JobSpec
 from orchestrator.edge.httpd import Answer, HttpServer, Request
 from orchestrator.edge.journal import Journal, Record, plain
 from orchestrator.edge.plugins import imported, problem, said
@@ -110,6 +110,8 @@ class HealthCheckServer:
         """Where it answers; None while it does not."""
         if self._server is None:
             return None
+        if self._server.host.startswith(UNIX):
+            return self._server.host
         host = f"[{self._server.host}]" if ":" in self._server.host else self._server.host
         return f"http://{host}:{self._server.port}"
 
@@ -221,12 +223,18 @@ def start_server(spec: HealthSpec, board: Board) -> Any:  # noqa: ANN401 - the u
     except OSError as error:
         if spec.server is not None and not isinstance(error, ConnectionError) and error.errno is None:
             raise problem(KEY, f"{spec.server!r} cannot be started", error, "correct it") from None
-        fact = f"cannot listen on {spec.host}, port {spec.port}: {error.strerror or error}"
-        raise ConfigError([Problem("health.port", fact, "choose another, or 0 for a free one")]) from None
+        raise ConfigError([_cannot_listen(spec, error.strerror or str(error))]) from None
     except Exception as error:  # noqa: BLE001 - the user's own code
         who = spec.server or "the health check server"
         raise problem(KEY, f"{who!r} cannot be started", error, "correct it") from None
     return server
+
+
+def _cannot_listen(spec: HealthSpec, why: str) -> Problem:
+    if spec.host.startswith(UNIX):
+        return Problem("health.host", f"cannot listen on {spec.host}: {why}", "choose another path")
+    fact = f"cannot listen on {spec.host}, port {spec.port}: {why}"
+    return Problem("health.port", fact, "choose another, or 0 for a free one")
 
 
 def stop_server(server: Any) -> str:  # noqa: ANN401 - as above

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.edge.listener import forget, listening
+
 CONNECTIONS = 16  # at once; one more is told to come again
 HEAD_BYTES = 8192
 REQUEST_WITHIN_S = 5.0  # from the connection to the end of the answer
@@ -60,22 +62,19 @@ class Refusal(Exception):
 
 
 class HttpServer:
-    """Listens from construction on, which raises OSError where that is not possible; answers from `start` on."""
+    """Listens from construction on, which raises OSError where that is not possible; answers from `start` on.
+
+    ``host`` may be ``unix:PATH``; ``port`` says nothing then.
+    """
 
     def __init__(self, host: str, port: int, answer: Callable[[Request], Answer]) -> None:
         """``answer`` is called in a thread of its connection; what it raises is told as 500, without its reason."""
         self._answer = answer
         self._places = threading.BoundedSemaphore(CONNECTIONS)
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        self._listener = socket.socket(family, kind, protocol)
-        try:
-            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # of our own last run, in TIME_WAIT
-            self._listener.bind(address)
-            self._listener.listen(CONNECTIONS)
-        except BaseException:
-            self._listener.close()
-            raise
-        self.host, self.port = self._listener.getsockname()[:2]
+        self._listener = listener = listening(host, port)
+        self.host, self.port = host, 0
+        if listener.family != socket.AF_UNIX:
+            self.host, self.port = listener.getsockname()[:2]
         self._stopping = False
         self._thread = threading.Thread(target=self._accept, name="health", daemon=True)
 
@@ -90,7 +89,7 @@ class HttpServer:
             self._listener.shutdown(socket.SHUT_RDWR)  # Linux: wakes accept()
         if self._thread.is_alive():
             self._thread.join(REQUEST_WITHIN_S)
-        self._listener.close()
+        forget(self._listener)
 
     def _accept(self) -> None:
         while not self._stopping:

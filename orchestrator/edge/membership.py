@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import assert_never
 
 from orchestrator.core.failures import Failure
+from orchestrator.core.learning import Gaps
 from orchestrator.core.memory import Memory
 from orchestrator.core.policies import Budget
 from orchestrator.core.rendezvous import (
@@ -235,6 +236,10 @@ class Membership:
         cause = Failure.from_dict(said.cause) if said.cause else None
         ending = Ending(outcome=said.outcome, exit_code=said.exit_code, reason=said.reason, cause=cause)
         return Message(event=Event.RUN_CLOSED, reason=said.reason, ending=ending)
+
+    async def share_gaps(self, known: Mapping[str, Gaps]) -> Mapping[str, Gaps]:
+        """Tell the run what our watchdog knows of gaps; returns what all know."""
+        return await self._store.gaps(self.claim, known)
 
     # -- leaving
 

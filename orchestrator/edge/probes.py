@@ -13,12 +13,14 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 from orchestrator.core.health import ProbeKind, ProbeSpec, ProbesPolicy, ProbeWay, Result, WorkerHealth
 from orchestrator.core.ranks import Place, fill_in, rank_variables
 from orchestrator.core.specs import GroupSpec, JobSpec
 from orchestrator.edge.filework import FileThread
 from orchestrator.edge.guard.client import Exited, SpawnFailed
+from orchestrator.edge.overheard import Overheard
 from orchestrator.edge.processes import Processes
 
 AT_ONCE = 16  # questions under way; others wait their turn
@@ -26,7 +28,15 @@ LINE_BYTES = 4096
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})\b")
 _GOOD = range(200, 400)
 
-Answer = tuple[Result, str]
+OnFailed = Callable[[int, ProbeKind, str, tuple[str, ...]], None]
+
+
+class Answer(NamedTuple):
+    """What came of one question, why, and what a command said last."""
+
+    result: Result
+    why: str = ""
+    last_lines: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -40,8 +50,9 @@ class _Watched:
 
 
 class Probes:
-    """The probes of this node's workers. ``failed`` hears, once a worker, which probe has failed for good and why.
+    """The probes of this node's workers.
 
+    ``failed`` hears, once a worker, which probe has failed for good, why, and the last lines of what its command said.
     ``changed`` is called when some worker has become ready, or is no longer.
     """
 
@@ -52,7 +63,7 @@ class Probes:
         policy: ProbesPolicy,
         *,
         processes: Processes,
-        failed: Callable[[int, ProbeKind, str], None],
+        failed: OnFailed,
         changed: Callable[[], None],
         log: Callable[..., None],
     ) -> None:
@@ -122,32 +133,32 @@ class Probes:
             await asyncio.sleep(due - loop.time())
             async with self._turns:
                 late_s, asked = loop.time() - due, loop.time()
-                result, why = await self._answer(spec, watched.place)
+                answer = await self._answer(spec, watched.place)
                 late_s = max(late_s, loop.time() - asked - spec.timeout_s)
-            if result is Result.FAILED and late_s > spec.period_s / 2:
-                result = Result.UNKNOWN
-            self._heard(handle, watched, kind, result, why)
+            if answer.result is Result.FAILED and late_s > spec.period_s / 2:
+                answer = Answer(Result.UNKNOWN)
+            self._heard(handle, watched, kind, answer)
             due = max(due + spec.period_s, loop.time())
 
     async def _answer(self, spec: ProbeSpec, place: Place) -> Answer:
         try:
-            async with asyncio.timeout(spec.timeout_s):
+            async with asyncio.timeout(None if spec.way is ProbeWay.EXEC else spec.timeout_s):
                 return await self._ask[spec.way](spec, place)
         except TimeoutError:
-            return Result.FAILED, f"no answer within {spec.timeout_s:g} s"
+            return Answer(Result.FAILED, _too_slow(spec))
         except (OSError, ValueError) as error:
-            return Result.FAILED, getattr(error, "strerror", None) or str(error)
+            return Answer(Result.FAILED, getattr(error, "strerror", None) or str(error))
 
-    def _heard(self, handle: int, watched: _Watched, kind: ProbeKind, result: Result, why: str) -> None:
-        before, after = watched.health, watched.health.heard(kind, result)
+    def _heard(self, handle: int, watched: _Watched, kind: ProbeKind, answer: Answer) -> None:
+        before, after = watched.health, watched.health.heard(kind, answer.result)
         watched.health = after
-        place = watched.place
+        who = {"rank": watched.place.rank, "local_rank": watched.place.local_rank}
         if after.ready is not before.ready:
-            self._log("readiness", rank=place.rank, local_rank=place.local_rank, ready=after.ready, reason=why)
+            self._log("readiness", **who, ready=after.ready, reason=answer.why)
             self._changed()
         if after.failed is not None:
-            self._log("probe_failed", rank=place.rank, local_rank=place.local_rank, probe=kind, reason=why)
-            self._failed(handle, kind, why)
+            self._log("probe_failed", **who, probe=kind, reason=answer.why, last_lines=answer.last_lines)
+            self._failed(handle, kind, answer.why, answer.last_lines)
         elif after.started and not before.started:
             self._start_asking(handle, watched)
 
@@ -162,23 +173,30 @@ class Probes:
 
     async def _exec(self, spec: ProbeSpec, place: Place) -> Answer:
         cmd = fill_in(spec.cmd, self._job, self._group, place)
-        ended = await self._processes.execute(
-            cmd,
-            self._environment(place),
-            output=os.devnull,
-            within_s=spec.timeout_s,
-            cwd=self._group.worker.cwd,
-        )
+        try:
+            overheard = Overheard()
+        except OSError:  # we have no descriptors left: that is not the worker's fault
+            return Answer(Result.UNKNOWN)
+        with overheard:
+            ended = await self._processes.execute(
+                cmd,
+                self._environment(place),
+                output=overheard.path,
+                within_s=spec.timeout_s,
+                cwd=self._group.worker.cwd,
+            )
+            said = overheard.last_lines()
         match ended:
             case Exited(exit_code=0):
-                return Result.PASSED, ""
+                return Answer(Result.PASSED)
             case Exited():
-                return Result.FAILED, f"{cmd[0]}: exit code {ended.exit_code}"
+                return Answer(Result.FAILED, f"{cmd[0]}: exit code {ended.exit_code}", said)
             case SpawnFailed(step="fenced"):
-                return Result.UNKNOWN, ""
+                return Answer(Result.UNKNOWN)
             case SpawnFailed():
-                return Result.FAILED, f"{cmd[0]}: {os.strerror(ended.errno)} (at {ended.step})"
-        raise TimeoutError
+                return Answer(Result.FAILED, f"{cmd[0]}: {os.strerror(ended.errno)} (at {ended.step})")
+            case _:
+                return Answer(Result.FAILED, _too_slow(spec), said)
 
     async def _connected(self, spec: ProbeSpec, place: Place) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         port = int(self._filled(spec.port, place))
@@ -190,7 +208,7 @@ class Probes:
     async def _tcp(self, spec: ProbeSpec, place: Place) -> Answer:
         _, writer = await self._connected(spec, place)
         writer.transport.abort()
-        return Result.PASSED, ""
+        return Answer(Result.PASSED)
 
     async def _http(self, spec: ProbeSpec, place: Place) -> Answer:
         reader, writer = await self._connected(spec, place)
@@ -203,9 +221,9 @@ class Probes:
             writer.transport.abort()
         found = _STATUS.match(line)
         if found is None:
-            return Result.FAILED, "the answer is not HTTP"
+            return Answer(Result.FAILED, "the answer is not HTTP")
         status = int(found[1])
-        return (Result.PASSED, "") if status in _GOOD else (Result.FAILED, f"HTTP status {status}")
+        return Answer(Result.PASSED) if status in _GOOD else Answer(Result.FAILED, f"HTTP status {status}")
 
     async def _file(self, spec: ProbeSpec, place: Place) -> Answer:
         path = self._filled(spec.path, place)
@@ -213,8 +231,13 @@ class Probes:
         try:
             stats = await thread.ask(partial(os.stat, path))
         except OSError as error:
-            return Result.FAILED, f"{path}: {error.strerror}"
+            return Answer(Result.FAILED, f"{path}: {error.strerror}")
         old_s = time.time() - stats.st_mtime
         if spec.fresh_s is not None and old_s > spec.fresh_s:
-            return Result.FAILED, f"{path} was written to {old_s:.0f} s ago; the limit is {spec.fresh_s:g} s"
-        return Result.PASSED, ""
+            why = f"{path} was written to {old_s:.0f} s ago; the limit is {spec.fresh_s:g} s"
+            return Answer(Result.FAILED, why)
+        return Answer(Result.PASSED)
+
+
+def _too_slow(spec: ProbeSpec) -> str:
+    return f"no answer within {spec.timeout_s:g} s"

@@ -15,8 +15,10 @@ from functools import partial
 from pathlib import Path
 
 from orchestrator.core.beats import Stacks, Step, Word, parse
+from orchestrator.core.learning import Learning
 from orchestrator.core.policies import WatchdogKind, WatchdogPolicy
-from orchestrator.core.watchdog import Hang, Watch, pace_s
+from orchestrator.core.watchdog import Hang, Watch
+from orchestrator.core.watched import pace_s
 from orchestrator.edge.fifo import Fifo, make_fifo
 from orchestrator.edge.filework import FileThread
 from orchestrator.edge.procfs import ancestor, cpu_s, lives
@@ -37,7 +39,7 @@ class Watchdog:
     """Watches the workers that it is told of.
 
     ``on_hang`` takes a worker that has failed by it, why, its stacks, and the sections that it was in; ``on_step`` the
-    steps that workers say they are at.
+    steps that workers say they are at. ``on_turn`` is called whenever it has judged, every few seconds at least.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Watchdog:
         self._log = log
         self.on_hang: OnHang = lambda *_: None
         self._on_step = on_step
+        self.on_turn: Callable[[], None] = lambda: None
         self._watch = Watch(policy)
         self._workers: dict[int, Worker] = {}  # by pid
         self._offers: dict[int, int] = {}  # pid: the signal on which it writes its stacks
@@ -63,6 +66,11 @@ class Watchdog:
         self.last_beat_s: float | None = None  # its last turn, of the monotonic clock; None before the first one
 
     # -- its own life
+
+    @property
+    def learning(self) -> Learning | None:
+        """What it learns from the run; None: that is not wished."""
+        return self._watch.learning
 
     @property
     def path(self) -> str | None:
@@ -140,6 +148,7 @@ class Watchdog:
                 self._listen()
                 self._until_s = time.monotonic() + 2 * TURN_S  # what looks and stacks may take is no lateness
                 await self._judge()
+                self.on_turn()
         finally:
             self._until_s = float("inf")
             loop.remove_reader(self._fifo.fd)

@@ -249,10 +249,10 @@ class LocalWorkers:
         if self._group.needed and self.level() is Level.HEALTHY:
             self._outcomes.tell(Event.WORKERS_READY, "all local workers are ready, by their probes")
 
-    def _probe_failed(self, handle: int, kind: ProbeKind, why: str) -> None:
+    def _probe_failed(self, handle: int, kind: ProbeKind, why: str, said: tuple[str, ...]) -> None:
         worker = self._workers[handle]
         self._note_readiness(worker)
-        self._outcomes.fail(worker, self._deaths.unwell(worker, kind, why), Event.PROBE_FAILED)
+        self._outcomes.fail(worker, self._deaths.unwell(worker, kind, why, said), Event.PROBE_FAILED)
 
     def _hung(self, worker: Worker, why: str, stacks: str, sections: tuple[str, ...]) -> None:
         """It hangs: that is its failure, and it will be stopped for it."""

@@ -58,7 +58,7 @@ def test_a_disabled_one_ignores_its_keys_with_a_note(commands: Commands) -> None
     ]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1", "unix:/run/me/health"])
 def test_a_server_for_this_machine_alone_needs_no_token(commands: Commands, host: str) -> None:
     assert health(commands, f"health.host='{host}'")["host"] == host
 
@@ -93,11 +93,11 @@ def test_a_token_is_never_shown(commands: Commands) -> None:
         ),
         (
             "health.host=0.0.0.0",
-            "health.host: '0.0.0.0' can be reached from outside, and health.token is not given; give health.token, or listen on 127.0.0.1 [override health.host=0.0.0.0]",
+            "health.host: '0.0.0.0' can be reached from outside, and health.token is not given; give health.token, or listen on 127.0.0.1 or unix:PATH [override health.host=0.0.0.0]",
         ),
         (
             "health.host='http://h'",
-            "health.host: 'http://h' is not a host; allowed: a name or an address, such as 127.0.0.1 [override health.host='http://h']",
+            "health.host: 'http://h' is not a host; allowed: a name or an address, such as 127.0.0.1, or unix:PATH [override health.host='http://h']",
         ),
     ],
 )

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from orchestrator.core.beats import Beat, Enter, Leave, Release, Stacks, Step, Timer, Word, parse
 from orchestrator.core.policies import WatchdogKind, WatchdogPolicy
-from orchestrator.core.watchdog import Hang, Watch, pace_s
+from orchestrator.core.watchdog import Hang, Watch
+from orchestrator.core.watched import pace_s
 
 HEARTBEAT = WatchdogPolicy(kind=WatchdogKind.HEARTBEAT, timeout_s=10, warmup_s=60)
 SECTIONS = WatchdogPolicy(kind=WatchdogKind.SECTIONS, timeout_s=10, warmup_s=60, sections={"save": 100, "load": 5})

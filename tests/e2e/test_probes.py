@@ -132,3 +132,16 @@ def test_a_command_is_asked_with_the_workers_ranks_and_killed_when_it_is_too_slo
     assert run.wait() == 1
     cause = run.result["root_cause"]
     assert (cause["kind"], cause["rank"], cause["message"]) == ("probe", 1, "no answer within 3 s")
+
+
+@pytest.mark.parametrize("ends", ["exit 3", "exec sleep 600"], ids=["fails", "is too slow"])
+def test_the_last_lines_of_a_command_that_gives_a_worker_up_are_told(launch: Launcher, ends: str) -> None:
+    chatty = f"head -c 1000000 /dev/zero | tr '\\\\0' x; echo; echo GPU 3 >&2; echo is lost; (sleep 600 &) ; {ends}"
+    way = f"exec: [sh, -c, {json.dumps(chatty)}]"
+    probe = f"health.liveness={{{way}, period_s: 0.1, failure_threshold: 1, timeout_s: 3}}"
+    run = launch(probe, "restart=never", *SLEEP)
+    assert run.wait() == 1
+    (failed,) = run.events("probe_failed")
+    assert failed["last_lines"] == run.result["root_cause"]["last_lines"] == ["GPU 3", "is lost"]
+    report = run.stderr[run.stderr.index("failed after") :]
+    assert report.index("the probe's last lines:") < report.index("| GPU 3") < report.index("| is lost")

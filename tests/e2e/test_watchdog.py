@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Launcher, Nodes
-from tests.e2e.harness import FAST, SLEEP, Launch, python
+from tests.e2e.harness import FAST, SLEEP, Launch, python, until
+from tests.edge.servers import Server
 
 pytestmark = pytest.mark.e2e
 
@@ -196,3 +197,36 @@ def test_a_timer_of_torchs_that_expires_restarts_the_group_and_kills_no_agent(la
     assert decided["cause"]["message"].startswith("its timer step has expired after ")
     assert run.result["restarts"] == 1
     assert not pipe.exists()
+
+
+LEARNS = ("watchdog=heartbeat", "watchdog.timeout_s=60", "watchdog.learn={after: 5, floor_s: 1}")
+BEATS = "for n in range(12): heartbeat(); time.sleep(0.2)"
+
+
+def test_limits_are_learnt_from_the_run_and_hold_for_who_comes_later(nodes: Nodes, server: Server) -> None:
+    script = ("import os, time", "from orchestrator.worker import heartbeat", BEATS)
+    waits = "while not os.path.exists('go'): heartbeat(); time.sleep(0.2)"
+    first = nodes.start("a", *LEARNS, "nodes=2", *python(*script, waits))
+    peer = nodes.start("b", *LEARNS, "nodes=2", *python(*script, waits))
+    learned = first.await_event("limits_learned")
+    assert learned["limits"]["timeout_s"] < 5
+    assert "the watchdog has learnt from this run: watchdog.timeout_s is 1" in first.stderr
+    peer.await_event("limits_learned")
+
+    def shared() -> bool:
+        found = server.say("HGET", "orchestrator:{j1}:default:gaps", "timeout_s").split()
+        return len(found) == 4 and int(found[-1]) >= 5
+
+    until(shared, "the run knows enough")
+    peer.signal(signal.SIGKILL)
+    again = nodes.start("b", *LEARNS, "nodes=2", *python(*script, waits), directory="again")
+    started = again.await_event("worker_started")
+    told = again.await_event("limits_learned")
+    assert told["mono"] - started["mono"] < 1, "it was told, for it has not yet seen enough itself"
+
+
+def test_a_hang_is_noticed_by_the_learnt_limit(launch: Launcher) -> None:
+    script = ("import time", "from orchestrator.worker import heartbeat", BEATS, "time.sleep(600)")
+    run = launch(*LEARNS, "restart=never", *python(*script))
+    assert run.wait() == 1
+    assert "watchdog.timeout_s is 60, of which watchdog.learn has made 1." in run.result["root_cause"]["message"]

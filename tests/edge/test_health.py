@@ -313,3 +313,54 @@ def test_a_port_that_is_taken_is_an_error_with_its_remedy(board: Board) -> None:
 def test_a_host_that_is_not_known_is_an_error(board: Board) -> None:
     with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1"):
         start_server(replace(SPEC, host="192.0.2.1"), board)
+
+
+# -- on a path
+
+
+def ask_path(path: Path, target: str) -> bytes:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        client.sendall(f"GET {target} HTTP/1.1\r\n\r\n".encode())
+        read = b""
+        while more := client.recv(65536):
+            read += more
+        return read
+
+
+def test_on_a_path_only_its_owner_is_answered_and_the_path_goes_with_the_server(tmp_path: Path) -> None:
+    path = tmp_path / "health"
+    server = start_server(replace(SPEC, host=f"unix:{path}"), Board(AT))
+    try:
+        assert server.url == f"unix:{path}"
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert ask_path(path, "/livez").endswith(b"\r\n\r\nalive\n")
+    finally:
+        assert stop_server(server) == ""
+    assert not path.exists()
+
+
+def test_a_path_that_a_dead_process_has_left_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "health"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+        dead.listen()
+    server = start_server(replace(SPEC, host=f"unix:{path}"), Board(AT))
+    assert ask_path(path, "/livez").endswith(b"alive\n")
+    stop_server(server)
+
+
+def test_a_path_that_somebody_serves_or_that_is_a_file_is_left_alone(tmp_path: Path) -> None:
+    path, file = tmp_path / "health", tmp_path / "file"
+    file.write_text("mine")
+    spec = replace(SPEC, host=f"unix:{path}")
+    server = start_server(spec, Board(AT))
+    with pytest.raises(ConfigError, match=r"health\.host: cannot listen on unix:.*Address already in use"):
+        start_server(spec, Board(AT))
+    assert ask_path(path, "/livez").endswith(b"alive\n")
+    stop_server(server)
+    for where, why in ((file, "no socket"), (tmp_path / "no" / "where", "No such file")):
+        with pytest.raises(ConfigError, match=why):
+            start_server(replace(SPEC, host=f"unix:{where}"), Board(AT))
+    assert file.read_text() == "mine"

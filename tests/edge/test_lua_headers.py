@@ -97,7 +97,7 @@ def test_lua_stays_small_and_asks_no_other_clock(path: Path) -> None:
 def test_a_command_is_sent_with_the_library_before_it() -> None:
     assert {path.stem for path in COMMANDS} == (
         {"join", "seat", "renew", "restore", "fail", "replace", "done", "verdict", "leave", "close"}
-        | {"publish", "job", "status", "wish", "look", "up"}
+        | {"publish", "job", "status", "wish", "look", "up", "gaps"}
     )
     for path in COMMANDS:
         assert script(path.stem).source == "".join(part.read_text() for part in LIBRARY) + path.read_text()

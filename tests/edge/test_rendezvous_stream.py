@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from orchestrator.core.learning import Gaps
 from orchestrator.core.policies import RuleAction
 from orchestrator.core.publication import Publication
 from orchestrator.core.rendezvous import Closed, Restart, Settled, Standing, Superseded, Waiting
@@ -129,12 +130,13 @@ def test_no_key_lives_for_ever(server: Server) -> None:
             check()
             await asyncio.gather(b.sit(), a.seat(), extra.seat())
             await a.store.done(a.claim)
+            await a.store.gaps(a.claim, {"timeout_s": Gaps(2, 1, 9)})
             check()
             await b.store.leave(b.claim, "gone")
             check()
             assert seen == {key.rpartition(":")[2] for key in group_keys("x", "r")}, "a key was never looked at"
             await a.store.close(a.claim, Outcome.STOPPED, 1, "end", None)
-            assert set(ttls(run)) == {"group", "events", "job"}
+            assert set(ttls(run)) == {"group", "events", "gaps", "job"}, "it may be reopened"
             check(86_000_000, 86_400_000)
 
     asyncio.run(scenario())

@@ -6,14 +6,17 @@ Invariant: what leaves this module fits the limits that ``lua/`` checks, or a Re
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 from orchestrator.core.failures import Failure
+from orchestrator.core.learning import Gaps
 from orchestrator.core.policies import Budget, RestartPolicy
 from orchestrator.core.rendezvous import Bid, Seat
 from orchestrator.errors import RendezvousError
 
 NAME_LIMIT, REASON_LIMIT, CAUSE_LIMIT = 255, 1024, 65536  # bytes, as lua/ checks them
+LIMITS_TOLD = 256  # of a watchdog
 LONGEST_MS, MOST = 10**12, 10**15  # thirty years, and a number of restarts: what is beyond them has no bound in effect
 
 
@@ -52,6 +55,14 @@ def seat_words(seat: Seat, bid: Bid) -> tuple[str | int, ...]:
 def story_words(cause: Failure) -> tuple[str, str]:
     """What failed, in short and in full."""
     return clip(f"rank {cause.rank} on node {cause.node}: {cause.how()}"), cause_json(cause)
+
+
+def gaps_text(known: Mapping[str, Gaps]) -> str:
+    """What a watchdog knows, as rows; what is beyond the limits of lua/ stays untold."""
+    rows = [
+        f"{limit} {whole_ms(gaps.longest_s)} {whole_ms(gaps.second_s)} {gaps.count}" for limit, gaps in known.items()
+    ]
+    return "\n".join(rows[:LIMITS_TOLD])
 
 
 def clip(text: str) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from functools import partial
 
 from orchestrator.core.failures import Failure
+from orchestrator.core.learning import Gaps
 from orchestrator.core.lease import OnAttempt
 from orchestrator.core.policies import RestartKind, RestartPolicy, RuleAction
 from orchestrator.core.publication import Publication
@@ -45,6 +46,7 @@ from orchestrator.edge.redis.arguments import (
     cause_json,
     check_name,
     clip,
+    gaps_text,
     price_words,
     seat_words,
     story_words,
@@ -182,6 +184,10 @@ class GroupStore:
     async def up(self, claim: Claim, level: int) -> Verdict:
         """Report how far our workers of the claimed round have come, see `Up`; for roles that wait for this one."""
         return replies.verdict_reply(await self._call_seated("up", claim, level))
+
+    async def gaps(self, claim: Claim, known: Mapping[str, Gaps]) -> Mapping[str, Gaps]:
+        """Tell the run what our watchdog knows; returns what the whole run does."""
+        return replies.gaps_reply(await self._call("gaps", claim, gaps_text(known)))
 
     async def wish_restart(self, nonce: str, why: str) -> None:
         """Have the round that stands end, uncharged; however many agents ask for it with the same ``nonce``, once."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.core.failures import Failure
+from orchestrator.core.learning import Gaps
 from orchestrator.core.rendezvous import (
     Charge,
     Closed,
@@ -43,6 +44,7 @@ Reply = JoinReply | RenewReply | Fate | ReplaceReply | Notice
 Row = Sequence[Any]
 
 _INSTANT = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")  # an id of the stream
+_GAPS = re.compile(r"[^ ]{1,100} [0-9]{1,16} [0-9]{1,16} [0-9]{1,16}")
 _TEXTS = ("kind", "group", "node", "message", "error_type", "traceback", "stacks", "log")  # of a failure
 _NUMBERS = ("rank", "local_rank", "round", "incarnation", "pid", "exit_code", "signal")
 
@@ -257,6 +259,15 @@ def notice(fields: Mapping[str, str]) -> Notice:
     if isinstance(parsed, Notice):
         return parsed
     raise _unexpected(raw, "no notice")
+
+
+def gaps_reply(raw: object) -> dict[str, Gaps]:
+    """What is known of the run's gaps, by limit."""
+    match raw:
+        case ["gaps", str(rows)] if all(_GAPS.fullmatch(row) for row in rows.splitlines()):
+            found = (row.split(" ") for row in rows.splitlines())
+            return {limit: Gaps(int(a) / 1000, int(b) / 1000, int(n)) for limit, a, b, n in found}
+    raise _unexpected(raw, "no gaps")
 
 
 def publish_reply(raw: object) -> tuple[bool, str | None]:

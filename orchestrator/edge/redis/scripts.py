@@ -24,6 +24,7 @@ KEY_NAMES = (
     "charges",
     "free",
     "events",
+    "gaps",
     "job",
 )
 """What a key's name ends with, in the order of KEYS in ``lua/lib/1_caller.lua``.

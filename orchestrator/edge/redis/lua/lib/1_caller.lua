@@ -15,7 +15,8 @@
 --                          a local rank or "all" of a slot; #N after it: to the own budget of rule N, not to restart.budget
 -- KEYS[12]  free     zset  the same, or a round that was superseded -> instant at which it ended without a charge
 -- KEYS[13]  events   stream of {reply: JSON of settled, superseded, restart, closed, as replied, or {"drained", node, nonce}}
--- KEYS[14]  job      hash  {digest, job, role:NAME -> JSON of its rules}; the run's, shared by its groups
+-- KEYS[14]  gaps     hash  limit -> "longest_ms second_ms count" of the gaps that watchdogs have seen in the run
+-- KEYS[15]  job      hash  {digest, job, role:NAME -> JSON of its rules}; the run's, shared by its groups
 --
 -- ARGV[1]   name        ARGV[2]  nonce
 -- ARGV[3]   claim: round    ARGV[4] token    ARGV[5] slot (-1: only heard of)    ARGV[6] size    ARGV[7] members hash
@@ -41,7 +42,8 @@
 
 local call = redis.call
 local GROUP, LEASES, NONCES, BIDS, WAITING, ABSENT, BACK = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local SEATS, SLOTS, DONE, CHARGES, FREE, EVENTS, JOB = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14]
+local SEATS, SLOTS, DONE, CHARGES, FREE = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
+local EVENTS, GAPS, JOB = KEYS[13], KEYS[14], KEYS[15]
 local HUGE = 9007199254740992
 
 local function text(value, limit, what)

@@ -17,7 +17,7 @@ local function close(outcome, exit_code, why, cause)
   set('state', 'closed', 'outcome', outcome, 'exit_code', exit_code, 'close_why', why, 'close_cause', cause)
   write('DEL', LEASES, NONCES, BIDS, WAITING, ABSENT, BACK, SEATS, SLOTS, DONE, CHARGES, FREE)
   announce(closed())
-  for _, key in ipairs({GROUP, EVENTS, JOB}) do write('PEXPIRE', key, CLOSED_TTL_MS) end
+  for _, key in ipairs({GROUP, EVENTS, GAPS, JOB}) do write('PEXPIRE', key, CLOSED_TTL_MS) end
 end
 
 -- How many members have said that their workers run, and that they are ready; of the round that stands.
