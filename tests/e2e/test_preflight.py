@@ -110,11 +110,13 @@ def test_a_node_whose_fence_fell_is_looked_at_again(nodes: Nodes) -> None:
 
 def test_a_check_does_not_outlive_its_agent_and_a_stop_does_not_wait_for_it(launch: Launcher) -> None:
     word = "ORCHESTRATOR_TEST_CHECK=yes"
-    child = "[sys.executable, '-c', 'import time; time.sleep(600)']"
-    slow = f"import subprocess, sys, time; subprocess.Popen({child}, start_new_session=True); time.sleep(600)"
+    child = (
+        "[sys.executable, '-c', 'import time; time.sleep(600)'], env={**os.environ, 'ORCHESTRATOR_TEST_CHILD': 'yes'}"
+    )
+    slow = f"import os, subprocess, sys, time; subprocess.Popen({child}, start_new_session=True); time.sleep(600)"
     for number, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
         run = launch(checks(script(slow)), *SLEEP, env={"ORCHESTRATOR_TEST_CHECK": "yes"})
-        until(lambda: len(marked(word)) >= 4, "the check runs, and its child")
+        until(lambda: marked("ORCHESTRATOR_TEST_CHILD=yes"), "the check runs, and its child")
         run.signal(number)
         assert run.wait() == code
         until(lambda: not marked(word), "nothing is left of it")
