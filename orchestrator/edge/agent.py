@@ -7,19 +7,18 @@ have ended, and tells how the run did as far as that is known here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from orchestrator.core.failures import signal_name
 from orchestrator.core.rendezvous import Closed
 from orchestrator.core.result import Ending, RunResult, united
 from orchestrator.core.roles import admitted
 from orchestrator.core.snapshot import Snapshot
-from orchestrator.core.specs import JobSpec
+from orchestrator.core.specs import GroupSpec, JobSpec
 from orchestrator.core.words import Event, Outcome
 from orchestrator.edge.backend import WorkerBackend
-from orchestrator.edge.backends import Make
-from orchestrator.edge.company import Company
 from orchestrator.edge.group_agent import GroupAgent
 from orchestrator.edge.journal import Journal
 from orchestrator.edge.local_backend import LocalBackend
@@ -29,6 +28,10 @@ from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.group import GroupStore
 from orchestrator.edge.tail import Tailer
 from orchestrator.errors import ExitCode
+
+if TYPE_CHECKING:
+    from orchestrator.edge.backends import Make
+    from orchestrator.edge.company import Company
 
 
 class Agent:
@@ -48,7 +51,7 @@ class Agent:
         self._job = job
         self._journal = journal
         mine = admitted(job.groups, job.node.name)
-        self._company = Company(job, mine, connection, self._log) if len(job.groups) > 1 else None
+        self._company = self._make_company(mine, connection) if len(job.groups) > 1 else None
         own = backends or {}
         self.groups = tuple(
             GroupAgent(
@@ -67,6 +70,11 @@ class Agent:
         processes.on_server_failed = self._lose_server
         self._tasks: asyncio.TaskGroup | None = None
         self._stops = 0
+
+    def _make_company(self, mine: Sequence[GroupSpec], connection: Connection) -> Company:
+        from orchestrator.edge.company import Company  # noqa: PLC0415 - most runs have one role
+
+        return Company(self._job, mine, connection, self._log)
 
     def _log(self, event: str, **fields: object) -> None:
         self._journal.write(event, round=0, **fields)

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import defaultdict
 from functools import partial
+from typing import TYPE_CHECKING
 
 from orchestrator.core.failures import Failure
 from orchestrator.core.machine import Facts, GroupMachine
@@ -21,13 +22,10 @@ from orchestrator.core.stopping import in_time
 from orchestrator.core.table import build
 from orchestrator.core.words import FINAL, Effect, Event, Outcome, State
 from orchestrator.edge.backend import BackendEvent, BackendLost, Fenced, WorkerBackend
-from orchestrator.edge.company import Company
 from orchestrator.edge.effects import WAITING, Answer, Performer
 from orchestrator.edge.journal import Journal
-from orchestrator.edge.learner import Learner
 from orchestrator.edge.membership import Membership
 from orchestrator.edge.messages import Message
-from orchestrator.edge.preflight import Preflight
 from orchestrator.edge.processes import Processes
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.group import GroupStore
@@ -35,6 +33,10 @@ from orchestrator.edge.tail import Tailer
 from orchestrator.edge.watchdog import Watchdog
 from orchestrator.edge.workers import LocalWorkers
 from orchestrator.errors import InternalError
+
+if TYPE_CHECKING:
+    from orchestrator.edge.company import Company
+    from orchestrator.edge.learner import Learner
 
 
 class GroupAgent:
@@ -92,6 +94,8 @@ class GroupAgent:
     def _make_learner(self, connection: Connection) -> Learner | None:
         if self.watchdog.learning is None:
             return None
+        from orchestrator.edge.learner import Learner  # noqa: PLC0415 - few jobs want it
+
         learner = Learner(self.watchdog.learning, self._membership.share_gaps, connection, self.log)
         self.watchdog.on_turn = learner.turn
         return learner
@@ -99,6 +103,8 @@ class GroupAgent:
     def _make_answers(self, processes: Processes, connection: Connection) -> dict[Effect, Answer]:
         if self.spec.preflight is None:
             return {}
+        from orchestrator.edge.preflight import Preflight  # noqa: PLC0415 - few jobs want it
+
         look = Preflight(self._job, self.role, self.spec.preflight, processes, connection, log=self.log)
         return {Effect.RUN_PREFLIGHT: look.run}
 

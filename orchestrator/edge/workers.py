@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.core.health import ProbeKind
+from orchestrator.core.health import ProbeKind, ProbesPolicy
 from orchestrator.core.ranks import places
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.roles import Level
@@ -26,7 +26,6 @@ from orchestrator.edge.logs import Logs
 from orchestrator.edge.memory_marks import mark
 from orchestrator.edge.messages import Post
 from orchestrator.edge.outcomes import Outcomes, who
-from orchestrator.edge.probes import Probes
 from orchestrator.edge.processes import Processes
 from orchestrator.edge.replacing import Ask
 from orchestrator.edge.starter import Starter
@@ -34,6 +33,9 @@ from orchestrator.edge.stopping import Stopping
 from orchestrator.edge.tail import Tailer
 from orchestrator.edge.watchdog import Watchdog
 from orchestrator.edge.worker_files import Worker
+
+if TYPE_CHECKING:
+    from orchestrator.edge.probes import Probes
 
 
 class LocalWorkers:
@@ -63,17 +65,7 @@ class LocalWorkers:
         self._starter = Starter(job, group, backend=backend, logs=self._logs, watchdog=watchdog, store=store)
         self._deaths = Deaths(group, job.node.name, logged=self._logs.kept)
         self.stopping = Stopping(job.stop, backend, log)
-        self._probes: Probes | None = None
-        if group.probes is not None:
-            self._probes = Probes(
-                job,
-                group,
-                group.probes,
-                processes=processes,
-                failed=self._probe_failed,
-                changed=self._readiness_changed,
-                log=log,
-            )
+        self._probes = None if group.probes is None else self._make_probes(group.probes, processes)
         watchdog.on_hang = self._hung
         self.failed = FailureBook()
         self._outcomes = Outcomes(
@@ -87,6 +79,19 @@ class LocalWorkers:
             log=log,
             start=self._start,
             leave=self._leave,
+        )
+
+    def _make_probes(self, policy: ProbesPolicy, processes: Processes) -> Probes:
+        from orchestrator.edge.probes import Probes  # noqa: PLC0415 - few jobs want it
+
+        return Probes(
+            self._job,
+            self._group,
+            policy,
+            processes=processes,
+            failed=self._probe_failed,
+            changed=self._readiness_changed,
+            log=self._log,
         )
 
     def attach(self, tasks: asyncio.TaskGroup) -> None:
