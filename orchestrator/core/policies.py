@@ -38,11 +38,6 @@ class RuleAction(StrEnum):
         """Whether the others run on as if nothing had been."""
         return self in (RuleAction.SUCCESS, RuleAction.IGNORE)
 
-    @property
-    def is_charged(self) -> bool:
-        """Whether it costs a restart of a budget."""
-        return self in (RuleAction.RETRY, RuleAction.EXCLUDE_NODE)
-
 
 class Scope(StrEnum):
     """How much is stopped and started again after a failure. Narrower than the group keeps the round."""

@@ -19,7 +19,7 @@ from orchestrator.errors import ConfigError, Problem
 
 KEY = "worker.backend"
 REMEDY = "give it the methods of orchestrator.WorkerBackend"
-METHODS = ("attach", "new_handle", "start", "stop", "kill", "signal", "fence", "recover", "close")
+METHODS = tuple(name for name in vars(WorkerBackend) if not name.startswith("_"))
 
 Make = Callable[[LocalBackend], WorkerBackend]
 

@@ -14,7 +14,7 @@ from orchestrator.core.result import Ending
 from orchestrator.core.roles import RoleView, RunVerdict, dependants, heard, hopeless, unmet, verdict
 from orchestrator.core.specs import GroupSpec, JobSpec
 from orchestrator.core.words import Event, Outcome
-from orchestrator.edge.messages import Message, Post
+from orchestrator.edge.messages import Message, Post, rendezvous_failed
 from orchestrator.edge.redis.connection import Connection
 from orchestrator.edge.redis.group import GroupStore
 from orchestrator.edge.redis.observer import Observer
@@ -69,9 +69,8 @@ class Company:
             self._lose(error)
 
     def _lose(self, error: RendezvousError) -> None:
-        ending = Ending(outcome=Outcome.FAILED, exit_code=int(error.exit_code), reason=str(error))
         for inbox in self._inboxes.values():
-            inbox(Message(event=Event.RENDEZVOUS_FAILED, reason=str(error), ending=ending))
+            inbox(rendezvous_failed(error))
 
     # -- what becomes known
 
