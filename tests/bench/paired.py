@@ -43,8 +43,9 @@ def timed(command: Sequence[str], directory: Path) -> float:
 
 
 def environment() -> dict[str, str]:
-    """Ours, without what would change how either launcher behaves."""
-    return {key: value for key, value in os.environ.items() if not key.startswith(("TORCHELASTIC", "PET_", "RANK"))}
+    """Ours, without what would change how either launcher behaves; an editable install is compiled once, as theirs."""
+    strange = ("TORCHELASTIC", "PET_", "RANK", "PYTHONDONTWRITEBYTECODE")
+    return {key: value for key, value in os.environ.items() if not key.startswith(strange)}
 
 
 def median(values: Iterable[float]) -> float | None:

@@ -1,4 +1,4 @@
-"""One asyncio connection to one server: redis-py's, with what it hides told again.
+"""One asyncio connection to one server over TCP or TLS: redis-py's, with what it hides told again.
 
 redis-py speaks the protocol and TLS. What an attempt shows of the server (`faults`) rests on the system's own errors
 and on the server's own words, which redis-py wraps, cuts and renames; here they come back. Invariant: nothing is
@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
@@ -67,10 +67,10 @@ class AsyncLink:
             self._link._reader = self._link._writer = None  # noqa: SLF001 - or it warns of a connection left open
 
     def local_addr(self) -> str:
-        """Our own IP address on this connection; that of the loopback for a unix socket."""
+        """Our own IP address on this connection."""
         writer = getattr(self._link, "_writer", None)  # the library shows it nowhere else
         own: socket.socket | None = writer.get_extra_info("socket") if writer is not None else None
-        if own is None or own.family == socket.AF_UNIX:
+        if own is None:
             return "127.0.0.1"
         return str(own.getsockname()[0]).removeprefix("::ffff:")
 
@@ -85,8 +85,6 @@ def _connection(place: Place, address: Address) -> AbstractConnection:
         "socket_timeout": None,
         "socket_connect_timeout": None,
     }
-    if place.path:
-        return UnixDomainSocketConnection(path=place.path, **ours)
     if address.tls is None:
         return Connection(host=place.host, port=place.port, **ours)
     context(address.tls)  # says which of its files cannot be used; the library does not

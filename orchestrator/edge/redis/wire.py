@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
-from orchestrator.core.address import Command, Place, Word
+from orchestrator.core.address import Address, Command, Place, Word
 from orchestrator.core.lease import Contact
-from orchestrator.edge.redis.client import AsyncLink
 from orchestrator.edge.redis.faults import Stage, contact
+from orchestrator.edge.redis.near import NearLink
 from orchestrator.edge.redis.resp import Reply, ServerError
 from orchestrator.edge.redis.route import Answer, NotMasterError, Question, Route
+
+if TYPE_CHECKING:
+    from orchestrator.edge.redis.client import AsyncLink
 
 REDIRECTIONS = 4  # that one command follows in a row
 POLL_S = 1.0  # how long those who watch over the server may take to say that they are there
@@ -39,7 +43,7 @@ class Wire:
         self._route = route
         self._timeout_s = route.address.timeout_s
         self._extra_timeout_s = extra_timeout_s
-        self._link: AsyncLink | None = None
+        self._link: AsyncLink | NearLink | None = None
         self._stage = Stage.CONNECTING
         self._knocked: Place | None = None  # where we connected last, or tried to
         self._turn = asyncio.Lock()
@@ -133,11 +137,11 @@ class Wire:
             self.drop()
         raise NotMasterError("the nodes of the cluster send us in circles")
 
-    async def _connect(self, limit_s: float) -> AsyncLink:
+    async def _connect(self, limit_s: float) -> AsyncLink | NearLink:
         self._stage = Stage.CONNECTING
         place = await self._find(limit_s)
         self._knocked = place
-        link = self._link = await AsyncLink.reach(place, self._address)
+        link = self._link = await _reach(place, self._address)
         self._stage = Stage.FRESH
         await link.greet(self._address.greeting())
         self.local_addr = link.local_addr()
@@ -162,7 +166,7 @@ class Wire:
         link = None
         try:
             async with asyncio.timeout(within_s):
-                link = await AsyncLink.reach(question.place, self._address)
+                link = await _reach(question.place, self._address)
                 await link.greet(question.greeting)
                 return await link.ask(*question.command)
         except PROBLEMS as error:
@@ -190,7 +194,16 @@ class Wire:
         return Contact.SILENT
 
 
-async def _first_known(link: AsyncLink, commands: tuple[Command, ...]) -> Reply:
+async def _reach(place: Place, address: Address) -> AsyncLink | NearLink:
+    """A connection to ``place``. OSError, EOFError or ValueError if there is none."""
+    if place.path:
+        return await NearLink.reach(place.path)
+    from orchestrator.edge.redis.client import AsyncLink  # noqa: PLC0415 - 45 ms that a local server does not need
+
+    return await AsyncLink.reach(place, address)
+
+
+async def _first_known(link: AsyncLink | NearLink, commands: tuple[Command, ...]) -> Reply:
     for command in commands[:-1]:
         try:
             return await link.ask(*command)
