@@ -1,7 +1,8 @@
 """``orchestratectl``: looks at jobs, and deals with runs.
 
-``plan`` and ``graph`` take what ``orchestrate`` takes, and start nothing: functions from words to a text and to
-JSON-ready values. The others are those of `control`. Invariant: no verb executes a command line.
+``plan`` and ``graph`` take what ``orchestrate`` takes, ``sweep`` a sweep's directory, and they start nothing: functions
+from words to a text and to JSON-ready values. The others are those of `control`. Invariant: no verb executes a command
+line.
 """
 
 from __future__ import annotations
@@ -46,11 +47,19 @@ def _graph(words: list[str]) -> Answer:
     return "\n".join(texts), drawn
 
 
-VERBS: dict[str, Callable[[list[str]], Answer]] = {"plan": _plan, "graph": _graph}
+def _sweep(words: list[str]) -> Answer:
+    """Print the table of a sweep again, the best job first."""
+    from orchestrator.cli import sweep_show  # noqa: PLC0415 - the other verbs do not need it
+
+    return sweep_show.answer(words)
+
+
+VERBS: dict[str, Callable[[list[str]], Answer]] = {"plan": _plan, "graph": _graph, "sweep": _sweep}
 _HELP = """\
 orchestratectl: looks at jobs, and deals with runs.
 
   orchestratectl VERB [--json] WORDS…       plan, graph: WORDS is what orchestrate takes; see orchestrate --help
+  orchestratectl VERB [--json] DIR          sweep: the directory of a sweep
   orchestratectl VERB [--json] URL RUN_ID   the others: the server on which a run meets, and its run_id
 
 {verbs}
@@ -58,6 +67,7 @@ orchestratectl: looks at jobs, and deals with runs.
   orchestratectl plan recipe=hello worker.nproc=2
   orchestratectl plan --json mine.yaml
   orchestratectl graph restart=never -- python train.py
+  orchestratectl sweep sweeps/mine
   orchestratectl status --watch redis://:secret@10.0.0.1:6379 j1
   orchestratectl drain NODE redis://:secret@10.0.0.1:6379 j1
 
