@@ -15,6 +15,7 @@ from pathlib import Path
 
 from orchestrator.cli import recipes
 from orchestrator.cli.flags import Flags
+from orchestrator.cli.paths import SUFFIXES
 from orchestrator.cli.quoting import quoted, unquoted
 from orchestrator.cli.secrets import MASK, is_secret_name
 from orchestrator.config.report import listed, nearest
@@ -80,7 +81,7 @@ def parse(words: Sequence[str]) -> Line:
         return line
     files: list[str] = []
     for at, word in enumerate(rest):
-        if word.endswith(recipes.SUFFIXES) and Path(word).is_file():
+        if word.endswith(SUFFIXES) and Path(word).is_file():
             files.append(word)
         elif _OVERRIDE.fullmatch(word):
             _override(word, line)
@@ -98,14 +99,14 @@ def parse(words: Sequence[str]) -> Line:
 
 def _script(words: Sequence[str], before: Sequence[str], script: str) -> Problem:
     behind, kept, program = words[words.index(script) :], list(before), list[str]()
-    while kept and not (_OVERRIDE.fullmatch(kept[-1]) or kept[-1].endswith(recipes.SUFFIXES)):
+    while kept and not (_OVERRIDE.fullmatch(kept[-1]) or kept[-1].endswith(SUFFIXES)):
         program.insert(0, kept.pop())  # as in python train.py
     command = shlex.join([*(program or ["python"]), *[word for word in behind if word != "--"]])
     return Problem(script, "is a script, not a recipe", f"write: {' '.join(['orchestrate', *kept, '--', command])}")
 
 
 def _stray(word: str) -> Problem:
-    if word.endswith(recipes.SUFFIXES):
+    if word.endswith(SUFFIXES):
         return Problem(word, "there is no such file", "give the path of a recipe, or recipe=NAME")
     hint = f"did you mean recipe={word}? " if word in recipes.names() else ""
     return Problem(word, "is neither key=value, a flag nor a recipe's file", f"{hint}a command to run stands behind --")

@@ -1,8 +1,8 @@
 """``orchestratectl``: looks at jobs, and deals with runs.
 
 ``plan`` and ``graph`` take what ``orchestrate`` takes, ``sweep`` a sweep's directory, and they start nothing: functions
-from words to a text and to JSON-ready values. The others are those of `control`. Invariant: no verb executes a command
-line.
+from words to a text and to JSON-ready values. The others read their own words: `shelf` and `control`. Invariant: no
+verb executes a command line.
 """
 
 from __future__ import annotations
@@ -54,12 +54,24 @@ def _sweep(words: list[str]) -> Answer:
     return sweep_show.answer(words)
 
 
+def _recipes(words: list[str]) -> int:
+    """List recipes; show NAME: the composed job; new NAME: a starter; check FILE…: is each sound?"""
+    from orchestrator.cli import shelf  # noqa: PLC0415 - imports Hydra
+
+    found = shelf.answer([word for word in words if word != "--json"])
+    _write(json.dumps(found.values, indent=2) + "\n" if "--json" in words else found.text)
+    return found.code
+
+
 VERBS: dict[str, Callable[[list[str]], Answer]] = {"plan": _plan, "graph": _graph, "sweep": _sweep}
+OWN: dict[str, Callable[[list[str]], int]] = {"recipes": _recipes, **control.VERBS}
+"""Those that read their own words."""
 _HELP = """\
 orchestratectl: looks at jobs, and deals with runs.
 
   orchestratectl VERB [--json] WORDS…       plan, graph: WORDS is what orchestrate takes; see orchestrate --help
   orchestratectl VERB [--json] DIR          sweep: the directory of a sweep
+  orchestratectl recipes [--json] [show NAME | new NAME | check FILE…]
   orchestratectl VERB [--json] URL RUN_ID   the others: the server on which a run meets, and its run_id
 
 {verbs}
@@ -78,7 +90,7 @@ orchestratectl: looks at jobs, and deals with runs.
 
 
 def _control(words: list[str]) -> int:
-    known = {**VERBS, **control.VERBS}
+    known = {**VERBS, **OWN}
     cut = words.index("--") if "--" in words else len(words)
     ours = words[:cut]
     if {"-h", "--help"}.intersection(ours):
@@ -89,8 +101,8 @@ def _control(words: list[str]) -> int:
     name, asked = (ours or [""])[0], [word for word in ours[1:] if word != "--json"]
     if name not in known:
         raise ConfigError([_no_verb(name, known)])
-    if name in control.VERBS:
-        return control.VERBS[name](words[1:])
+    if name in OWN:
+        return OWN[name](words[1:])
     text, values = VERBS[name](asked + words[cut:])
     _write(json.dumps(values, indent=2) + "\n" if "--json" in ours else text)
     return ExitCode.SUCCEEDED

@@ -7,9 +7,10 @@ Invariant: a flag and its value stay together, and every flag that is passed on 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from orchestrator.cli import torchrun
-from orchestrator.cli.paths import absolute
+from orchestrator.cli.paths import SUFFIXES, absolute
 from orchestrator.config.report import nearest
 from orchestrator.errors import Problem
 
@@ -77,7 +78,7 @@ class Flags:
         waiting = list(reversed(words))
         while waiting:
             word = waiting.pop()
-            if word.startswith("-") and word != "-":
+            if word.startswith("-") and word != "-" and not _is_recipe(word):
                 self._flag(word, waiting, problems)
             elif word.endswith(".py"):
                 return [*rest, word, *reversed(waiting)]  # what follows a script is the script's
@@ -110,6 +111,11 @@ class Flags:
         if name in self.given and allowed and self.given[name] not in allowed:
             fact, remedy = f"{self.given[name]!r} is not allowed", f"allowed: {', '.join(allowed)}"
             problems.append(Problem(start, fact, remedy))
+
+
+def _is_recipe(word: str) -> bool:
+    """Whether it is a file, of an odd name."""
+    return word.endswith(SUFFIXES) and Path(word).is_file()
 
 
 def _long(start: str) -> str | None:

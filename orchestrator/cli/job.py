@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from orchestrator.cli import source
+from orchestrator.cli import needs, source
 from orchestrator.cli.argv import Line
 from orchestrator.cli.origins import Origins
 from orchestrator.cli.paths import absolute
@@ -45,10 +45,16 @@ class Job:
     notes: tuple[Problem, ...]
     secrets: Secrets
     origins: Origins
+    needs: tuple[needs.Met, ...]
 
 
-def check(cfg: DictConfig, line: Line, made: MadeUp, problems: tuple[Problem, ...] = ()) -> Job:
-    """Check a composed job; raises a ConfigError with every problem there is. Masks what the problems quote."""
+def check(
+    cfg: DictConfig, line: Line, made: MadeUp, problems: tuple[Problem, ...] = (), *, lacking: bool = False
+) -> Job:
+    """Check a composed job; raises a ConfigError with every problem there is. Masks what the problems quote.
+
+    A job whose needs are not met is refused, unless it may be ``lacking``.
+    """
     report = Report()
     report.problems.extend(problems)
     run_dir = _output_dir(cfg)
@@ -58,16 +64,18 @@ def check(cfg: DictConfig, line: Line, made: MadeUp, problems: tuple[Problem, ..
     if run_dir is None and report.clean("run_id", "role", "node"):
         report.problem("hydra.run.dir", "cannot be resolved", "correct its interpolation")
     report.problems.extend(shadowed(line.overrides, data, roles))
-    _settle(data, line)
+    needed = _settle(data, line)
     roles = tuple(_settled(role, data, line) for role in roles)
     _log_level(cfg, report)
     spec = _compiled(data, roles, report, run_dir or "", made)
     secrets = Secrets.of([data, *(role.data for role in roles)], os.environ)
-    origins = Origins(line, source.LOADED, dict(cfg.hydra.runtime.choices))
+    origins = Origins(line, source.LOADED, dict(cfg.hydra.runtime.choices), needed)
+    found = needs.looked_up(_needs(data.get("recipe")))
+    _lacks(found, report, lacking=lacking)
     if spec is None or report.problems:
         raise ConfigError([origins.fill_in(problem) for problem in report.problems])
     notes = tuple(origins.fill_in(note) for note in report.notes)
-    return Job(spec=spec, data=data, cfg=cfg, notes=notes, secrets=secrets, origins=origins)
+    return Job(spec=spec, data=data, cfg=cfg, notes=notes, secrets=secrets, origins=origins, needs=tuple(found))
 
 
 def _compiled(
@@ -148,8 +156,8 @@ def _output_dir(cfg: DictConfig) -> str | None:
     return str(cfg.hydra.runtime.output_dir)
 
 
-def _settle(data: dict[str, Any], line: Line) -> None:
-    """What depends on who said something.
+def _settle(data: dict[str, Any], line: Line) -> dict[str, str]:
+    """What depends on who said something; where each need was said is returned.
 
     A URL implies Redis, a key of health=http implies it, and a recipe's directory serves only its own command.
     """
@@ -164,12 +172,29 @@ def _settle(data: dict[str, Any], line: Line) -> None:
     if isinstance(health, dict) and health.get("kind") == "disabled" and "health" not in chosen:
         health["kind"] = "http" if len(health) > 1 or _asked_by_roles(data) else "disabled"
     header = data.get("recipe")
+    needed: dict[object, str] = {}
     if isinstance(header, dict):
-        needs = [need for recipe in reversed(source.LOADED.values()) for need in recipe.needs]
-        header.update({"needs": list(dict.fromkeys(needs))} if needs else {})
+        if not any(f"++{needs.PATH}".startswith(one.hydra.partition("=")[0]) for one in line.overrides):
+            for recipe in reversed(source.LOADED.values()):
+                needed |= {need: origin for need, origin in recipe.needs.items() if need not in needed}
+            header.update({"needs": list(needed)} if needed else {})
         if not data.get("roles") and _typed(line, "worker", "worker.cmd"):
             header["dir"] = None
     _maybe_a_stray(data, line)
+    return {f"{needs.PATH}[{at}]": origin for at, origin in enumerate(needed.values())}
+
+
+def _needs(header: object) -> list[object]:
+    given = header.get("needs") if isinstance(header, dict) else None
+    return given if isinstance(given, list) else [given]
+
+
+def _lacks(found: list[needs.Met], report: Report, *, lacking: bool) -> None:
+    """Report what is missing as one problem, and not once more where it is used."""
+    problem = needs.unmet(found)
+    repeated = [one for one in report.problems if needs.excused(one, found)]
+    if problem is not None and (repeated or not lacking):
+        report.problems = [problem, *(one for one in report.problems if one not in repeated)]
 
 
 def _asked_by_roles(data: Mapping[str, Any]) -> bool:

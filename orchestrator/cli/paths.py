@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+SUFFIXES = (".yaml", ".yml")
+"""How a recipe's file is named."""
 PACKAGE = Path(__file__).resolve().parent.parent
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from signal import SIGTERM
 from typing import Any
 
-from orchestrator.cli import argv, resolvers
+from orchestrator.cli import argv, needs, resolvers
 from orchestrator.cli.compose import compose
 from orchestrator.cli.job import Job, check
 from orchestrator.cli.paths import data_dir, shown
@@ -45,7 +45,7 @@ def checked(words: list[str]) -> Job:
         raise ConfigError([*line.problems, Problem(flag, "is for orchestrate only", "leave it out")])
     made = resolvers.register()
     composed = compose(line)
-    return check(composed.cfg, line, made, composed.problems)
+    return check(composed.cfg, line, made, composed.problems, lacking=True)
 
 
 def machine(job: Job, group: GroupSpec) -> tuple[Row, ...]:
@@ -68,6 +68,7 @@ def plan(job: Job) -> dict[str, Any]:
         "logs": _plain(asdict(spec.logs)),
         "health": {**asdict(spec.health), "token": spec.health.token and MASK} if spec.health else None,
         "settings": {path: {"value": value, "origin": origin} for path, value, origin in settings(job)},
+        "needs": needs.values(job.needs),
         "notes": [job.secrets.mask(str(note)) for note in job.notes],
     }
 
@@ -164,6 +165,8 @@ def text(job: Job) -> str:
         lines += [*([""] if at else []), *_group_lines(job, group)]
     if len(spec.groups) > 1:
         lines += ["", "success", f"  {_success_line(spec.success)}"]
+    if job.needs:
+        lines += ["", "needs", *(f"  {line}" for line in needs.lines(job.needs))]
     lines += ["", "rendezvous", *_rendezvous_lines(job)]
     stop = spec.stop
     lines += ["", "stop", f"  {signal_name(stop.signal)}, {stop.grace_s:g} s later SIGKILL"]

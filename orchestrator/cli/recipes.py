@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cli import yaml12
-from orchestrator.cli.paths import absolute, recipe_dirs, shown
+from orchestrator.cli.needs import beside
+from orchestrator.cli.paths import SUFFIXES, absolute, recipe_dirs, shown
 from orchestrator.config.report import listed, nearest, show
 from orchestrator.config.roles import CHOICES, SECTIONS
 from orchestrator.config.schema import GROUPS
@@ -21,7 +22,6 @@ from orchestrator.core.specs import Need
 from orchestrator.errors import ConfigError, Problem
 
 LEFT_TO_YOU = "${orchestrate.left_to_you:}"  # what ??? becomes: OmegaConf merges its own mark away
-SUFFIXES = (".yaml", ".yml")
 _PLUGINS = ("hydra/launcher", "hydra/sweeper")
 
 
@@ -33,7 +33,8 @@ class Recipe:
     data: dict[str, Any]
     lines: Mapping[str, int]
     chosen: frozenset[str] = frozenset()  # the groups whose kind it names
-    needs: tuple[str, ...] = ()
+    bases: tuple[Path, ...] = ()  # the files that it builds on
+    needs: Mapping[object, str] = field(default_factory=dict)  # each need, and its file and line
 
 
 def find(name: str, beside: Path | None = None) -> Path | None:
@@ -57,13 +58,18 @@ def is_path(name: str) -> bool:
 
 
 def names() -> list[str]:
-    """The names of all recipes that can be found, nested ones with their folder."""
+    """The names of all recipes that can be found, nested ones with their folder; none that begin with _ or a dot."""
     found = set()
     for folder in map(Path, recipe_dirs()):
         for path in folder.rglob("*.y*ml") if folder.is_dir() else ():
-            if path.suffix in SUFFIXES:
-                found.add(path.relative_to(folder).with_suffix("").as_posix())
+            name = path.relative_to(folder)
+            if path.suffix in SUFFIXES and not any(map(_is_hidden, name.parts)):
+                found.add(name.with_suffix("").as_posix())
     return sorted(found)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(("_", "."))
 
 
 def missing(name: str, path: str = "recipe", origin: str = "") -> Problem:
@@ -100,6 +106,7 @@ class _Preparation:
     document: yaml12.Document
     problems: list[Problem] = field(default_factory=list)
     bases: list[Any] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
     overrides: dict[str, str] = field(default_factory=dict)  # group -> choice
 
     def recipe(self) -> Recipe:
@@ -123,11 +130,14 @@ class _Preparation:
         chosen = [{f"override /{group}": value} for group, value in self.overrides.items()]
         composed = {"defaults": [*self.bases, *own, *chosen], **data}
         composed = {key: _marked(value) for key, value in composed.items()}
-        return Recipe(self.path, composed, self.document.lines, frozenset(self.overrides), needs)
+        return Recipe(self.path, composed, self.document.lines, frozenset(self.overrides), tuple(self.files), needs)
 
     def _problem(self, path: str, fact: str, remedy: str) -> None:
-        line = self.document.lines.get(path) or self.document.lines.get(path.partition("[")[0], 1)
-        self.problems.append(Problem(path, fact, remedy, f"{shown(self.path)}:{line}"))
+        self.problems.append(Problem(path, fact, remedy, self._at(path, path.partition("[")[0])))
+
+    def _at(self, path: str, above: str) -> str:
+        line = self.document.lines.get(path) or self.document.lines.get(above, 1)
+        return f"{shown(self.path)}:{line}"
 
     def _choose(self, group: str, data: dict[str, Any]) -> None:
         """``restart: never`` and ``restart: {kind: never}`` become a choice, which the command line can overrule."""
@@ -142,7 +152,7 @@ class _Preparation:
         if value is not None and value != {}:
             data[group] = value
 
-    def _header(self, data: dict[str, Any]) -> tuple[str, ...]:
+    def _header(self, data: dict[str, Any]) -> dict[object, str]:
         header = data.get("recipe")
         if isinstance(header, dict):  # headers do not merge: what this one leaves out is not another recipe's
             data["recipe"] = header = {"name": self.path.stem, "description": None, "needs": [], **header}
@@ -152,7 +162,11 @@ class _Preparation:
         ):
             data["recipe"] = {**(header or {}), "dir": str(self.path.parent).replace("${", "\\${")}
         needs = header.get("needs") if isinstance(header, dict) else None
-        return tuple(map(str, needs)) if isinstance(needs, list) else ()
+        listed = needs if isinstance(needs, list) else [needs] if isinstance(needs, str) else []
+        return {
+            need if isinstance(need, str) else str(need): self._at(f"recipe.needs[{at}]", "recipe.needs")
+            for at, need in enumerate(beside(listed, self.path.parent))
+        }
 
     def _defaults(self, entries: object) -> None:
         if entries is None:
@@ -195,6 +209,7 @@ class _Preparation:
             fact = f"{show(name)} is neither beside this recipe nor a known one"
             self._problem(where, fact, f"{nearest(name, names())}write its name or path")
         else:
+            self.files.append(found)
             self.bases.append(f"/recipe/{_spelled(str(found))}")
 
 
@@ -237,6 +252,8 @@ def listing(folder: str, *, groups: bool) -> Iterator[str]:
     """The recipes, or the folders of recipes, directly in ``folder`` of any directory of recipes."""
     for base in map(Path, recipe_dirs()):
         for path in sorted((base / folder).glob("*")) if (base / folder).is_dir() else ():
+            if _is_hidden(path.name):
+                continue
             if groups and path.is_dir() and any(path.glob("*.yaml")):
                 yield path.name
             elif not groups and path.suffix in SUFFIXES:

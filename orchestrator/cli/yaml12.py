@@ -206,3 +206,12 @@ _Dumper.add_representer(str, _text)
 def write(data: Any) -> str:  # noqa: ANN401 - YAML holds anything
     """``data`` as YAML that reads the same as 1.1 and as 1.2."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1 << 20, default_flow_style=False)
+
+
+def write_line(data: dict[str, Any]) -> str:
+    """A mapping with one key, on one line if its value holds no mapping and no line break."""
+    (value,) = data.values()
+    flow = None if isinstance(value, list | dict) and value else False
+    return str(
+        yaml.dump(data, Dumper=_Dumper, allow_unicode=True, width=1 << 20, default_flow_style=flow, sort_keys=False)
+    ).rstrip("\n")

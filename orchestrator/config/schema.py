@@ -15,6 +15,7 @@ from signal import SIGTERM, SIGUSR1, SIGUSR2
 from orchestrator.config.command import Flag, command, env_value, flag_value
 from orchestrator.config.convert import Choices, choice, key, section
 from orchestrator.config.health import HealthDisabled, HealthHttp, class_name
+from orchestrator.config.needs import need
 from orchestrator.config.process import Limit, cpus, limits
 from orchestrator.config.readers import (
     catchable,
@@ -147,7 +148,7 @@ class RecipeHeader:
 
     name: str | None = key(optional(text), default=None)
     description: str | None = key(optional(text), default=None)
-    needs: tuple[str, ...] = key(list_of(text), default=())
+    needs: tuple[str, ...] = key(list_of(need), default=())
     dir: str | None = key(optional(text), default=None)
 
 

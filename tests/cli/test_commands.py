@@ -16,7 +16,7 @@ from orchestrator.errors import InternalError, NodeError
 from tests.cli.invoke import Commands
 
 ROOT = Path(main.__file__).parents[2]
-VERBS = "known: drain, graph, join, plan, restart, status, stop, sweep; see orchestratectl --help"
+VERBS = "known: drain, graph, join, plan, recipes, restart, status, stop, sweep; see orchestratectl --help"
 IMPORTS = """
 import sys
 from orchestrator.cli import main, torchrun
