@@ -1,6 +1,6 @@
-"""The terminal's single writer: workers' bytes, the launcher's own lines, and a status line below them.
+"""The terminal's single writer: workers' bytes, the launcher's own lines, and a panel of lines that change below them.
 
-What is said is decided elsewhere. Invariant: `say` and `status` never block and nothing here raises for a terminal
+What is said is decided elsewhere. Invariant: `say` and `panel` never block and nothing here raises for a terminal
 that is stalled, closed or gone; `out` and `err` block with their own device, so only a thread of its own may call them.
 """
 
@@ -13,13 +13,13 @@ import re
 import select
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 STYLES = {"bold": b"\x1b[1m", "dim": b"\x1b[2m", "bad": b"\x1b[31m", "good": b"\x1b[32m", "warn": b"\x1b[33m"}
 _RESET = b"\x1b[0m"
 _HUES = tuple(b"\x1b[%dm" % number for number in (36, 33, 32, 35, 34, 96, 93, 92, 95, 94))  # red is for what is bad
-_ERASE = b"\r\x1b[2K"
+_Styled = tuple[str, str | None]  # a line and its style
 _NOBODY = object()
 
 # C0 but tab and newline, DEL, C1, what reorders text on the screen, and surrogates, which no terminal can be sent.
@@ -68,10 +68,10 @@ class _Queue:
     """What the launcher wants to say, until the terminal takes it."""
 
     limit: int
-    lines: deque[tuple[str, str | None]] = field(default_factory=deque)
+    lines: deque[_Styled] = field(default_factory=deque)
     dropped: int = 0
-    status: str | None = None
-    stale: bool = False  # the status line on the screen is not ``status``
+    panel: tuple[_Styled, ...] = ()
+    stale: bool = False  # what is below on the screen is not ``panel``
     closing: bool = False
 
     def push(self, text: str, style: str | None) -> None:
@@ -81,7 +81,7 @@ class _Queue:
         else:
             self.dropped += 1
 
-    def take(self) -> list[tuple[str, str | None]]:
+    def take(self) -> list[_Styled]:
         """All lines, with a word about those that did not fit."""
         lines = list(self.lines)
         if self.dropped:
@@ -95,7 +95,7 @@ class Console:
     """Writes to the terminal behind ``out_fd`` and ``err_fd``; all methods may be called from any thread.
 
     ``mask`` hides secrets in the launcher's own lines; workers' bytes pass untouched. Colours need a terminal, no
-    ``NO_COLOR`` and a ``TERM`` that is not ``dumb``; the status line needs the terminal.
+    ``NO_COLOR`` and a ``TERM`` that is not ``dumb``; the panel needs the terminal.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Console:
         self.colour = self.live and not environ.get("NO_COLOR")
         self._colours = {1: self.colour and _is_terminal(out_fd), 2: self.colour}
         self._mask = mask
-        self._drawn = b""  # the status line on the screen
+        self._drawn = b""  # the panel on the screen
         self._queue = _Queue(max_queued)
         self._news = threading.Condition()  # guards the queue; never held while writing
         self._writer: threading.Thread | None = None
@@ -143,20 +143,24 @@ class Console:
 
     def status(self, text: str | None) -> None:
         """Show ``text`` as the line below everything else, or nothing; ignored where there is no live terminal."""
+        self.panel([] if text is None else [(text, "dim")])
+
+    def panel(self, lines: Sequence[_Styled]) -> None:
+        """Show ``lines`` below everything else, each cut to the terminal's width; as `status`."""
         if self.live:
             with self._news:
-                self._queue.status, self._queue.stale = text, True
+                self._queue.panel, self._queue.stale = tuple(lines), True
                 self._wake()
 
     def close(self, timeout_s: float) -> bool:
-        """Erase the status line and write what was said; False if the terminal did not take it in time.
+        """Erase the panel and write what was said; False if the terminal did not take it in time.
 
         What is said later is still written, by a thread that nobody waits for.
         """
         with self._news:
             self._queue.closing = True
-            if self._queue.status is not None:
-                self._queue.status, self._queue.stale = None, True
+            if self._queue.panel:
+                self._queue.panel, self._queue.stale = (), True
             self._news.notify_all()
             writer = self._writer
         if writer is None:
@@ -179,22 +183,24 @@ class Console:
                         self._writer = None
                         return
                     self._news.wait()
-                lines, status = queue.take(), queue.status
+                lines, panel = queue.take(), queue.panel
                 stale, queue.stale = queue.stale, False
             with self._err.line.pen:
                 self._write_lines(lines)
                 if stale:
-                    self._redraw(status)
+                    self._redraw(panel)
 
-    def _write_lines(self, lines: list[tuple[str, str | None]]) -> None:
+    def _write_lines(self, lines: list[_Styled]) -> None:
         data = b"".join(self._rendered(part, style) for text, style in lines for part in text.split("\n"))
         if data:
             self._place(self._err, data, None, b"")
 
     def _rendered(self, text: str, style: str | None) -> bytes:
-        line = escape(text).encode(errors="backslashreplace")
-        styled = STYLES.get(style, b"") + line + _RESET if style and self.colour and line else line
-        return styled + b"\n"
+        return self._styled(escape(text), style) + b"\n"
+
+    def _styled(self, text: str, style: str | None) -> bytes:
+        line = text.encode(errors="backslashreplace")
+        return STYLES.get(style, b"") + line + _RESET if style and self.colour and line else line
 
     def _pass_on(self, sink: _Sink, data: bytes, source: object, lead: bytes) -> None:
         if data:
@@ -202,11 +208,11 @@ class Console:
                 self._place(sink, data, source, lead)
 
     def _place(self, sink: _Sink, data: bytes, source: object, lead: bytes) -> None:
-        """Write where no line of another source is cut, around the status line. Its pen is held."""
+        """Write where no line of another source is cut, around the panel. Its pen is held."""
         line = sink.line
         below = self._drawn if line is self._err.line else b""  # on the screen only while no line is open
         if below and line.owner is _NOBODY:
-            self._err.write(_ERASE)
+            self._err.write(_eraser(below))
         if line.owner is not source:
             data = b"".join((b"" if line.owner is _NOBODY else b"\n", lead, data))
         sink.write(data)
@@ -214,20 +220,43 @@ class Console:
         if below and line.owner is _NOBODY:
             self._err.write(below)
 
-    def _redraw(self, status: str | None) -> None:
+    def _redraw(self, panel: Sequence[_Styled]) -> None:
         inside = self._err.line.owner is not _NOBODY  # a worker's unfinished line is there: wait until it ends
-        if self._drawn and not inside:
-            self._err.write(_ERASE)
-        self._drawn = self._fitted(status) if status else b""
-        if self._drawn and not inside:
-            self._err.write(self._drawn)
+        before, self._drawn = self._drawn, self._fitted(panel)
+        if not inside and (before or self._drawn):
+            self._err.write((_eraser(before) if before else b"") + self._drawn)
 
-    def _fitted(self, status: str) -> bytes:
-        width = 80
+    def _fitted(self, panel: Sequence[_Styled]) -> bytes:
+        columns, rows = 80, 24
         with contextlib.suppress(OSError):
-            width = os.get_terminal_size(self._err.fd).columns or width
-        text = escape(self._mask(status).replace("\n", " "))[: width - 1].encode(errors="backslashreplace")
-        return STYLES["dim"] + text + _RESET if self.colour else text
+            size = os.get_terminal_size(self._err.fd)
+            columns, rows = size.columns or columns, size.lines or rows
+        most = max(1, rows - 1)  # what has left the screen cannot be erased any more; the last lines are kept
+        flat = (
+            (escape(self._mask(text)).replace("\n", " ").replace("\t", " "), style) for text, style in panel[-most:]
+        )
+        lines = ((cut(text, columns - 1), style) for text, style in flat)
+        return b"\n".join(self._styled(text, style) for text, style in lines)
+
+
+def cut(text: str, columns: int) -> str:
+    """As much of ``text`` as fits: Chinese characters and most emoji take two columns, and accents none."""
+    if text.isascii():
+        return text[:columns]
+    import unicodedata  # noqa: PLC0415 - few texts need it
+
+    left = columns
+    for at, letter in enumerate(text):
+        left -= 2 if unicodedata.east_asian_width(letter) in "WF" else int(not unicodedata.combining(letter))
+        if left < 0:
+            return text[:at]
+    return text
+
+
+def _eraser(drawn: bytes) -> bytes:
+    """What takes a panel from the screen, with the cursor at its end."""
+    above = drawn.count(b"\n")
+    return b"\r\x1b[%dA\x1b[J" % above if above else b"\r\x1b[2K"
 
 
 def _is_terminal(fd: int) -> bool:

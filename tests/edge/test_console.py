@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.edge.console import Console, escape
+from orchestrator.edge.console import Console, cut, escape
 from tests.edge.pipes import Reader, stalled
 from tests.edge.procs import wait_until
+from tests.edge.screens import screen
 
 XTERM = {"TERM": "xterm"}
 
@@ -254,3 +255,36 @@ def test_a_pipe_has_neither_status_nor_colour() -> None:
     console.say("text", "good")
     console.close(20)
     assert reader.all() == b"text\n"
+
+
+def test_a_panel_stays_below_what_is_written_and_is_drawn_over_itself() -> None:
+    with screen() as seen:
+        console = Console(seen.fd, seen.fd, environ=XTERM)
+        console.panel([("job 1", None), ("job 2", "bad"), ("2 running", "bold")])
+        seen.shows("job 1", "job 2", "2 running")
+        console.say("job 3 failed")
+        seen.shows("job 3 failed", "job 1", "job 2", "2 running")
+        console.out(b"from a worker\n")
+        seen.shows("job 3 failed", "from a worker", "job 1", "job 2", "2 running")
+        console.panel([("job 2", None), ("1 running", None)])
+        seen.shows("job 3 failed", "from a worker", "job 2", "1 running")
+        console.status("round 1")
+        seen.shows("job 3 failed", "from a worker", "round 1")
+        assert console.close(20)
+        seen.shows("job 3 failed", "from a worker", "")
+
+
+def test_a_panel_is_never_larger_than_the_screen() -> None:
+    with screen(columns=10, rows=4) as seen:
+        console = Console(seen.fd, seen.fd, environ=XTERM)
+        console.panel([(f"{n} two\nlines\tand\x1bmore", None) for n in range(9)])
+        seen.shows("6 two lin", "7 two lin", "8 two lin")
+        assert console.close(20)
+
+
+@pytest.mark.parametrize(
+    ("text", "cells"),
+    [("abcdef", "abcd"), ("漢字漢", "漢字"), ("a漢字", "a漢"), ("e\u0301" * 5, "e\u0301" * 4), ("🙂🙂🙂", "🙂🙂")],
+)
+def test_what_is_cut_fits(text: str, cells: str) -> None:
+    assert cut(text, 4) == cells
