@@ -23,6 +23,7 @@ from orchestrator.core.status import Granted, RunStatus, WishKind, WishReply, st
 from orchestrator.errors import ExitCode
 
 if TYPE_CHECKING:
+    from orchestrator.edge.redis.connection import Connection
     from orchestrator.edge.redis.control import Published, RunControl
 
 PATIENCE_S = 5.0  # for a server that does not answer
@@ -66,18 +67,25 @@ def _target(verb: str, words: Sequence[str]) -> Target:
 
 @asynccontextmanager
 async def _run(target: Target) -> AsyncIterator[RunControl]:
+    async with connected(target.url, target.run_id, WATCH_PATIENCE_S if target.watch else PATIENCE_S) as (_, run):
+        yield run
+
+
+@asynccontextmanager
+async def connected(url: str, run_id: str, grace_s: float) -> AsyncIterator[tuple[Connection, RunControl]]:
+    """A way to a run through its server, for an operator; RendezvousError if that does not answer."""
     from orchestrator.edge.redis.connection import Connection
     from orchestrator.edge.redis.control import RunControl
 
     connection = Connection.from_url(
-        target.url,
-        grace_s=WATCH_PATIENCE_S if target.watch else PATIENCE_S,
+        url,
+        grace_s=grace_s,
         on_lost=lambda reason: _tell(f"the server is away: {reason}"),
         on_back=lambda: _tell("the server is back"),
     )
     try:
         await connection.open(PATIENCE_S, "")
-        yield RunControl(connection, target.run_id)
+        yield connection, RunControl(connection, run_id)
     finally:
         await connection.close()
 

@@ -1,8 +1,8 @@
 """``orchestratectl``: looks at jobs, and deals with runs.
 
-``plan`` and ``graph`` take what ``orchestrate`` takes, ``sweep`` a sweep's directory, and they start nothing: functions
-from words to a text and to JSON-ready values. The others read their own words: `shelf` and `control`. Invariant: no
-verb executes a command line.
+``plan`` and ``graph`` take what ``orchestrate`` takes, ``sweep`` a sweep's directory, and they start nothing:
+functions from words to a text and to JSON-ready values. The others read their own words: `shelf`, `control`, `past` and
+`doctor`. Invariant: no verb executes a command line.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Collection
 from typing import Any
 
-from orchestrator.cli import control
+from orchestrator.cli import control, doctor, past
 from orchestrator.cli.main import guarded, show_version
 from orchestrator.errors import ConfigError, ExitCode, Problem
 
@@ -64,15 +64,17 @@ def _recipes(words: list[str]) -> int:
 
 
 VERBS: dict[str, Callable[[list[str]], Answer]] = {"plan": _plan, "graph": _graph, "sweep": _sweep}
-OWN: dict[str, Callable[[list[str]], int]] = {"recipes": _recipes, **control.VERBS}
-"""Those that read their own words."""
+EXPLAINED: dict[str, Callable[[list[str]], int]] = {**control.VERBS, **past.VERBS, **doctor.VERBS}
+"""Those that read, and explain, their own words."""
+OWN: dict[str, Callable[[list[str]], int]] = {"recipes": _recipes, **EXPLAINED}
 _HELP = """\
 orchestratectl: looks at jobs, and deals with runs.
 
   orchestratectl VERB [--json] WORDS…       plan, graph: WORDS is what orchestrate takes; see orchestrate --help
+  orchestratectl VERB [--json] URL RUN_ID   a run, by the server on which it meets, and its run_id
+  orchestratectl VERB [--json] [RUN_DIR]    events, logs, report: a run, by its directory; else the latest in runs/
   orchestratectl VERB [--json] DIR          sweep: the directory of a sweep
   orchestratectl recipes [--json] [show NAME | new NAME | check FILE…]
-  orchestratectl VERB [--json] URL RUN_ID   the others: the server on which a run meets, and its run_id
 
 {verbs}
 
@@ -82,6 +84,7 @@ orchestratectl: looks at jobs, and deals with runs.
   orchestratectl sweep sweeps/mine
   orchestratectl status --watch redis://:secret@10.0.0.1:6379 j1
   orchestratectl drain NODE redis://:secret@10.0.0.1:6379 j1
+  orchestratectl events --follow runs/j1
 
   --json      the same for programs
   --help      this text
@@ -93,7 +96,7 @@ def _control(words: list[str]) -> int:
     known = {**VERBS, **OWN}
     cut = words.index("--") if "--" in words else len(words)
     ours = words[:cut]
-    if {"-h", "--help"}.intersection(ours):
+    if {"-h", "--help"}.intersection(ours) and ours[0] not in EXPLAINED:
         _write(_HELP.format(verbs="\n".join(f"  {name:8}{verb.__doc__}" for name, verb in known.items())))
         return ExitCode.SUCCEEDED
     if "--version" in ours[:1]:

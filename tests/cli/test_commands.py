@@ -16,7 +16,10 @@ from orchestrator.errors import InternalError, NodeError
 from tests.cli.invoke import Commands
 
 ROOT = Path(main.__file__).parents[2]
-VERBS = "known: drain, graph, join, plan, recipes, restart, status, stop, sweep; see orchestratectl --help"
+VERBS = (
+    "known: doctor, drain, events, graph, join, logs, plan, recipes, report, restart, status, stop, sweep; "
+    "see orchestratectl --help"
+)
 IMPORTS = """
 import sys
 from orchestrator.cli import main, torchrun
