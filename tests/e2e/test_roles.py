@@ -263,6 +263,33 @@ def test_a_second_signal_waits_for_nobody(launch: Launcher, written: Written) ->
     assert {record["signal"] for record in run.events("worker_exited")} == {signal.SIGKILL}
 
 
+def test_a_role_of_narrow_scope_replaces_its_worker_and_no_other_role_hears_of_it(
+    launch: Launcher, written: Written
+) -> None:
+    job = written.job(
+        f"""
+        roles:
+          data: {{worker: {{cmd: {SLEEP}}}}}
+          trainer:
+            depends_on: {{data: started}}
+            worker: {{cmd: {SLEEP}, nproc: 2}}
+            restart: {{kind: on_failure, scope: worker, cascade: true, backoff: {{initial_s: 0.01, max_s: 0.05}}}}
+        """
+    )
+    run = launch(job)
+    healthy(run, "trainer")
+    data = pid_of(run, "data")
+    before = {one["rank"]: one["pid"] for one in run.events("worker_started", group="trainer")}
+    os.kill(before[1], signal.SIGKILL)
+    again = run.await_event("worker_started", group="trainer", incarnation=1)
+    assert again["rank"] == 1
+    assert alive(before[0])
+    assert alive(data)
+    assert len(run.events("round_settled")) == 2, "one of each role"
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 143
+
+
 def test_the_guard_is_lost_once_and_every_role_is_restarted(launch: Launcher, written: Written) -> None:
     run = launch(written.job(f"roles: {{one: {{worker: {{cmd: {SLEEP}}}}}, other: {{worker: {{cmd: {SLEEP}}}}}}}"))
     for role in ("one", "other"):

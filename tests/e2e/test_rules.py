@@ -9,6 +9,7 @@ import pytest
 
 from tests.e2e.conftest import Launcher, Nodes
 from tests.e2e.harness import FAST, Launch, alive, in_round, python, until
+from tests.edge.servers import Server
 
 pytestmark = pytest.mark.e2e
 
@@ -81,6 +82,31 @@ def test_scope_node_restarts_this_nodes_workers_and_no_others(nodes: Nodes) -> N
     assert b.events("restart_decided")[0]["remaining"] == 1, "one budget for all"
     a.signal(signal.SIGTERM)
     assert (a.wait(), b.wait()) == (143, 143)
+
+
+def test_a_server_that_loses_its_memory_forgets_no_charge_of_a_narrow_restart(nodes: Nodes, server: Server) -> None:
+    common = ("nodes=2", "worker.nproc=2", "restart.scope=worker", "restart.budget.max=2")
+    a, b = (nodes.start(name, *common, *python(WHO, FOR_EVER)) for name in "ab")
+    number = in_round(a, 2)
+    in_round(b, 2)
+    ours, theirs = a.workers(number), b.workers(number)
+    first, second = sorted(ours)
+    os.kill(ours[first], signal.SIGKILL)
+    replaced(a, 1, {first})
+    for run in (a, b):
+        run.await_event("transition", to="HEALTHY", round=number)
+    server.kill()
+    server.start()
+    for run in (a, b):
+        run.await_event("server_back")
+    os.kill(ours[second], signal.SIGKILL)
+    replaced(a, 1, {first, second})
+    assert all(alive(pid) for pid in theirs.values())
+    assert len(a.events("round_settled")) == 1, "the round was given back"
+    assert [one["remaining"] for one in a.events("restart_decided")] == [1, 0], "what was charged before counts"
+    os.kill(next(iter(theirs.values())), signal.SIGKILL)
+    assert (a.wait(), b.wait()) == (1, 1)
+    assert b.result["reason"].startswith("restart.budget is spent (2 restarts)")
 
 
 def test_a_spent_budget_ends_the_run_whatever_the_scope(launch: Launcher) -> None:
