@@ -60,13 +60,14 @@ def scalar(value: Scalar) -> str:
 
 
 def cell(key: str, value: Scalar, secrets: Secrets) -> str:
-    """A parameter's value without secrets: whole if the key's name says that it is one."""
-    return secrets.mask_named(key.rpartition(".")[2], scalar(value))
+    """A parameter's value for a person: without secrets, and of a number what matters."""
+    text = secrets.mask_named(key.rpartition(".")[2], scalar(value))
+    return number(value) if isinstance(value, float) and text == scalar(value) else text
 
 
 def exact(key: str, value: Scalar, secrets: Secrets) -> Scalar:
-    """The same for programs: numbers stay numbers."""
-    text = cell(key, value, secrets)
+    """A parameter's value for programs: without secrets, else as it is."""
+    text = secrets.mask_named(key.rpartition(".")[2], scalar(value))
     return value if text == scalar(value) else text
 
 
