@@ -13,7 +13,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.cli import recipes
+from orchestrator.cli import recipes, shelves
 from orchestrator.cli.flags import Flags
 from orchestrator.cli.paths import SUFFIXES
 from orchestrator.cli.quoting import quoted, unquoted
@@ -79,6 +79,7 @@ def parse(words: Sequence[str]) -> Line:
     if line.flags.completes:
         line.overrides = [Override(word, "", word) for word in rest]
         return line
+    shelves.bring([*filter(None, [line.flags.directory("--config-dir")]), *_searched(rest)])
     files: list[str] = []
     for at, word in enumerate(rest):
         if word.endswith(SUFFIXES) and Path(word).is_file():
@@ -95,6 +96,12 @@ def parse(words: Sequence[str]) -> Line:
     if cut < len(words):
         _tail(list(words[cut + 1 :]), line)
     return line
+
+
+def _searched(words: Sequence[str]) -> list[str]:
+    """The places that hydra.searchpath names."""
+    given = [word.partition("=")[2] for word in words if word.lstrip("+").startswith("hydra.searchpath=")]
+    return [unquoted(place.strip()) for value in given for place in value.strip("[]").split(",") if place.strip()]
 
 
 def _script(words: Sequence[str], before: Sequence[str], script: str) -> Problem:
@@ -120,7 +127,7 @@ def _files(files: list[str], line: Line) -> None:
         fact = f"is given twice, as {given[0].text} and as {files[0]}"
         line.problems.append(Problem("recipe", fact, "combine them: recipe=[first,second]"))
         return
-    paths = [quoted(name if recipes.is_path(name) else f"./{name}") for name in files]
+    paths = [quoted(recipes.spelled(name if recipes.is_path(name) else f"./{name}")) for name in files]
     value = paths[0] if len(paths) == 1 else f"[{','.join(paths)}]"
     line.overrides.append(Override(" ".join(files), "recipe", f"recipe={value}"))
 
@@ -184,13 +191,15 @@ def _listed(value: str, known: Container[str]) -> bool:
 def _recipe(word: str, value: str, line: Line) -> None:
     several = value.startswith("[") and value.endswith("]")
     names = [unquoted(name.strip()) for name in (value[1:-1].split(",") if several else [value])]
-    if value == "null" or line.flags.brings_config or (not several and _SWEEP.search(value)):
+    if value == "null" or "--config-path" in line.flags.given or (not several and _SWEEP.search(value)):
         line.overrides.append(Override(word, "recipe", word))
         return
     names = [str(Path(name).expanduser()) if name.startswith("~") else name for name in names]
-    missing = [name for name in names if recipes.find(name) is None]
+    found = [recipes.find(name) for name in names]
+    names = [str(path) if path and name.startswith("pkg:") else name for name, path in zip(names, found, strict=True)]
+    missing = [name for name, path in zip(names, found, strict=True) if path is None]
     line.problems += [recipes.missing(name, origin=f"override {word}") for name in missing]
     if not missing:
-        paths = [quoted(name) for name in names]
+        paths = [quoted(recipes.spelled(name)) for name in names]
         value = f"[{','.join(paths)}]" if several else paths[0]
         line.overrides.append(Override(word, "recipe", f"recipe={value}"))

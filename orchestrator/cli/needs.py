@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.cli.shelves import module_spec
 from orchestrator.config.needs import NeedKind, RecipeNeed, parse_need
 from orchestrator.errors import Problem
 
@@ -100,18 +101,8 @@ def _python(need: RecipeNeed) -> tuple[str, str]:
 
 
 def _importable(name: str) -> bool:
-    """Whether a module of this name is there. Its packages are looked into, and none is imported."""
-    from importlib.machinery import PathFinder  # noqa: PLC0415 - few recipes need a module
-    from importlib.util import find_spec  # noqa: PLC0415 - as above
-
-    first, *inner = name.split(".")
-    try:
-        spec = find_spec(first)
-        for at in range(len(inner)):
-            places = spec.submodule_search_locations if spec is not None else None
-            spec = PathFinder.find_spec(".".join([first, *inner[: at + 1]]), places) if places else None
-    except (ImportError, ValueError):
-        return False
+    """Whether a module of this name is there."""
+    spec = module_spec(name)
     return spec is not None and spec.origin is not None  # a directory that only has the name is no package
 
 

@@ -19,13 +19,6 @@ def data_dir(name: str) -> Path:
     return packed if packed.is_dir() else PACKAGE.parent / name
 
 
-def recipe_dirs() -> list[str]:
-    """Where a recipe's name is looked up, in this order."""
-    listed = filter(None, os.environ.get("ORCHESTRATE_RECIPES", "").split(os.pathsep))
-    found = [absolute(folder) for folder in (*listed, "recipes")]
-    return list(dict.fromkeys([*found, str(data_dir("recipes"))]))
-
-
 def absolute(path: str) -> str:
     """From where we are, without following links: what a person wrote stays recognisable."""
     return os.path.abspath(path)  # noqa: PTH100 - Path has nothing that drops .. and keeps links

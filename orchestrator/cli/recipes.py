@@ -14,7 +14,8 @@ from typing import Any
 
 from orchestrator.cli import yaml12
 from orchestrator.cli.needs import beside
-from orchestrator.cli.paths import SUFFIXES, absolute, recipe_dirs, shown
+from orchestrator.cli.paths import SUFFIXES, absolute, shown
+from orchestrator.cli.shelves import PACKAGE, files, package_dir, recipe_dirs
 from orchestrator.config.report import listed, nearest, show
 from orchestrator.config.roles import CHOICES, SECTIONS
 from orchestrator.config.schema import GROUPS
@@ -38,10 +39,14 @@ class Recipe:
 
 
 def find(name: str, beside: Path | None = None) -> Path | None:
-    """The file that ``name`` means: a path as it is written, or a name in the directories of recipes."""
+    """The file that ``name`` means: a path as it is written, also in a package, or a name on the shelves."""
+    if name.startswith(PACKAGE):
+        package, _, inner = name.removeprefix(PACKAGE).partition("/")
+        folder = package_dir(PACKAGE + package)
+        return find(f"{folder}/{inner}") if folder is not None and inner else None
     folders = [""] if is_path(name) else recipe_dirs()
     if beside is not None:
-        folders = [str(beside), *folders]
+        folders = [str(beside), *(() if is_path(name) else folders)]
     elif name.endswith(SUFFIXES) and not is_path(name):
         folders.append("")  # mine.yaml means ./mine.yaml when no recipe has that name
     for folder in folders:
@@ -60,8 +65,8 @@ def is_path(name: str) -> bool:
 def names() -> list[str]:
     """The names of all recipes that can be found, nested ones with their folder; none that begin with _ or a dot."""
     found = set()
-    for folder in map(Path, recipe_dirs()):
-        for path in folder.rglob("*.y*ml") if folder.is_dir() else ():
+    for folder in recipe_dirs():
+        for path in files(folder):
             name = path.relative_to(folder)
             if path.suffix in SUFFIXES and not any(map(_is_hidden, name.parts)):
                 found.add(name.with_suffix("").as_posix())
@@ -204,13 +209,22 @@ class _Preparation:
         if name == "_self_":
             self.bases.append(name)
             return
-        found = None if "${" in name else find(name.removeprefix("/recipe/"), beside=self.path.parent)
+        name = name.removeprefix("/recipe/")
+        if name.startswith(("/", PACKAGE)) or self._leads_out(name):
+            self._problem(where, f"{show(name)} leads out of this recipe's folder", "write a name, or a path below it")
+            return
+        found = None if "${" in name else find(name, beside=self.path.parent)
         if found is None:
             fact = f"{show(name)} is neither beside this recipe nor a known one"
             self._problem(where, fact, f"{nearest(name, names())}write its name or path")
         else:
             self.files.append(found)
-            self.bases.append(f"/recipe/{_spelled(str(found))}")
+            self.bases.append(f"/recipe/{spelled(str(found))}")
+
+    def _leads_out(self, name: str) -> bool:
+        """Whether ``name`` goes up to where neither this recipe nor any other by name can be."""
+        path = Path(absolute(str(self.path.parent / name)))
+        return not any(path.is_relative_to(folder) for folder in (str(self.path.parent), *recipe_dirs()))
 
 
 def _has_command(data: object) -> bool:
@@ -238,8 +252,8 @@ def _marked(node: Any) -> Any:  # noqa: ANN401 - YAML holds anything
     return LEFT_TO_YOU if node == "???" else node
 
 
-def _spelled(path: str) -> str:
-    """A path without the characters that Hydra's defaults list gives a meaning."""
+def spelled(path: str) -> str:
+    """A path without the characters that Hydra's defaults list gives a meaning; `unspelled` undoes it."""
     return re.sub(r"[%@$]", lambda found: f"%{ord(found[0]):02x}", path)
 
 

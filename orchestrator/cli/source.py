@@ -1,4 +1,4 @@
-"""Recipes as a Hydra config source, and its place at the end of the search path.
+"""Recipes as a Hydra config source, and its place at the front of the search path.
 
 Registered in this process only, so that no top-level ``hydra_plugins`` package is needed. Invariant: whatever a
 recipe's first line says, its content belongs to the root of the job and nowhere else.
@@ -18,8 +18,9 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from orchestrator.cli.paths import recipe_dirs, shown
+from orchestrator.cli.paths import shown
 from orchestrator.cli.recipes import Recipe, find, listing, load, unspelled
+from orchestrator.cli.shelves import recipe_dirs
 from orchestrator.errors import ConfigError, Problem
 
 GROUP = "recipe"
@@ -75,11 +76,11 @@ class RecipeSource(ConfigSource):
 
 
 class RecipeSearchPath(SearchPathPlugin):
-    """Puts recipes at the end of the search path."""
+    """Puts recipes at the front of the search path, so that no other source reads one by other rules."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Called by Hydra."""
-        search_path.append(provider="orchestrator", path=f"recipes://{os.pathsep.join(recipe_dirs())}")
+        search_path.prepend(provider="orchestrator", path=f"recipes://{os.pathsep.join(recipe_dirs())}")
 
 
 def register() -> None:
