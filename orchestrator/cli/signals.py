@@ -12,6 +12,7 @@ from types import TracebackType
 
 from orchestrator.core.specs import JobSpec
 from orchestrator.edge.agent import Agent
+from orchestrator.edge.guard.orphans import reap_strangers
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -38,11 +39,14 @@ class Signals:
             self._loop.add_signal_handler(number, self._on_stop, int(number))
         for number in self._forward - self._stop:
             self._loop.add_signal_handler(number, self._agent.forward, number)
+        if os.getpid() == 1:
+            self._loop.add_signal_handler(signal.SIGCHLD, reap_strangers)
+            reap_strangers()  # who came earlier
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number in self._stop | self._forward:
+        for number in self._stop | self._forward | {signal.SIGCHLD}:
             self._loop.remove_signal_handler(number)
 
     def _on_stop(self, number: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -148,5 +149,17 @@ def test_fault_30_the_agent_is_the_first_process(launch: Launcher) -> None:
     until(done, "many orphans were made")
     until(lambda: not any(state_of(pid) == "Z" for pid in descendants(first)), "all are reaped")
     assert most < 20
+    os.kill(first, signal.SIGTERM)
+    assert run.wait() == 143
+
+
+def test_fault_30_the_first_process_reaps_what_others_have_left(launch: Launcher) -> None:
+    run = launch(*SLEEP, wrap=("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--"))
+    run.await_healthy()
+    (first,) = children(run.process.pid)
+    (guard,) = children(first)
+    leave = "for n in 1 2 3 4 5; do sleep 0.01 & done"  # as somebody's shell in the container may
+    subprocess.run(["nsenter", "-t", str(first), "--pid", "--mount", "setsid", "sh", "-c", leave], check=True)
+    until(lambda: children(first) == [guard], "nobody is left, and no zombie")
     os.kill(first, signal.SIGTERM)
     assert run.wait() == 143

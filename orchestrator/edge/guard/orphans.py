@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 
 from orchestrator.edge.guard import cgroup, tree
 
-__all__ = ["sweep_orphans"]
+__all__ = ["reap_strangers", "sweep_orphans"]
 
 _WATCHED = 256  # processes whose end is waited for at once: each needs a descriptor
 
@@ -48,6 +48,19 @@ def sweep_orphans(guard_pid: int, known: Collection[int] = (), limit_s: float = 
         living = [pid for pid in left if not _reap(pid)]
         if not left or time.monotonic() > deadline or (living and not _wait_for_one(living, deadline)):
             return len(killed)  # what is unkillable is for the kernel to end
+
+
+def reap_strangers() -> None:
+    """Collect the dead among those who came to this process because it is the first one, as whoever is must.
+
+    They were started by others, as `docker exec` does, in sessions of their own. What this process has started itself
+    is in its own session or leads one, and whoever started it waits for it.
+    """
+    ours = os.getsid(0)
+    for pid in tree.children(os.getpid()):
+        process = tree.look(pid)
+        if process is not None and not process.alive and process.session not in (ours, pid):
+            _reap(pid)
 
 
 def _clear(home: str, deadline: float) -> None:
