@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.secrets import Secrets
 from orchestrator.core.roles import admitted
-from orchestrator.core.specs import JobSpec, RendezvousKind
+from orchestrator.core.specs import UNIX, JobSpec, RendezvousKind
 from orchestrator.edge.guard.launch import launch
 from orchestrator.errors import ConfigError, Problem
 
@@ -130,6 +130,8 @@ async def _run(
     )
     voices.terminal.begin(server.shared_url if server is not None else None)
     _follow(health, agent, voices.journal)
+    if job.health is not None and job.health.host.startswith(UNIX):
+        processes.inherit(job.health.host.removeprefix(UNIX))
     with Signals(job, agent):
         bug = await _take_part(agent)
         await _part(connection, server, job)

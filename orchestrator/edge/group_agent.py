@@ -59,6 +59,7 @@ class GroupAgent:
         self._job, self.spec = job, group
         self._machine = GroupMachine(build(group, preempt=bool(job.stop.preempt)))
         self._journal = journal
+        self._processes = processes
         self._company = company
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._backend = backend
@@ -156,6 +157,8 @@ class GroupAgent:
     async def run(self) -> None:
         """Take part until the group's run, or our part in it, ends. Raises for our own bugs only, as a group."""
         self.watchdog.open(self._job.run_dir)
+        if self.watchdog.path is not None:
+            self._processes.inherit(self.watchdog.path)
         try:
             async with asyncio.TaskGroup() as tasks:
                 watching = [tasks.create_task(self.watchdog.run(), name="watchdog")]

@@ -47,6 +47,7 @@ class Processes:
     def __init__(self, process: GuardProcess, server: EmbeddedServer | None) -> None:
         self._server = server
         self._will: Will | None = None
+        self._inherited: list[str] = []
         self._next_handle = SERVER_HANDLE
         self._next_ticket = 0
         self._stops: dict[int, asyncio.Future[Sequence[int]]] = {}
@@ -103,6 +104,11 @@ class Processes:
         """What the guard says to the group should this process die."""
         self._will = will
         self.guard.will(*will)
+
+    def inherit(self, path: str) -> None:
+        """A pipe or a socket that the guard removes if this process dies."""
+        self._inherited.append(path)
+        self.guard.inherit(self._inherited)
 
     def fence(self, at_s: float | None, owner: object) -> None:
         """Have all workers killed at this moment of CLOCK_BOOTTIME unless a later one is set in time; None: never.
@@ -215,6 +221,7 @@ class Processes:
         self.attach()
         if self._will is not None:
             self.guard.will(*self._will)
+        self.guard.inherit(self._inherited)
         if self._fence_s is not None:
             self._set_fence(self._fence_s)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import Launcher, Nodes
-from tests.e2e.harness import python
+from tests.e2e.harness import FAST, SLEEP, python, until
 
 pytestmark = pytest.mark.e2e
 
@@ -33,3 +34,19 @@ def test_workers_start_with_the_limits_and_on_the_processors_of_the_job(launch: 
     run = launch(*words, "--", sys.executable, "-c", said)
     assert run.wait() == 0
     assert run.stdout == f"(100, 200) {cpu}\n"
+
+
+@pytest.mark.parametrize("guards", [1, 2])
+def test_a_killed_agent_leaves_neither_a_pipe_nor_a_socket(launch: Launcher, tmp_path: Path, guards: int) -> None:
+    socket = tmp_path / "health"
+    run = launch("watchdog=heartbeat", "health=http", f"health.host=unix:{socket}", *FAST, *SLEEP)
+    for number in range(1, guards + 1):
+        run.await_healthy(number)
+        if number < guards:
+            os.kill(run.guard_pid(), signal.SIGKILL)
+    pipes = list(run.run_dir.glob("watchdog.*"))
+    assert len(pipes) == 1
+    assert socket.is_socket()
+    run.signal(signal.SIGKILL)
+    run.process.wait()
+    until(lambda: not pipes[0].exists() and not socket.exists(), "the guard has removed them")

@@ -165,6 +165,10 @@ class GuardClient:
         """
         self._send("will", addr=dict(addr) if addr else None, payloads=[bytes(payload) for payload in payloads])
 
+    def inherit(self, paths: Iterable[str]) -> None:
+        """Replace what the guard removes at its end: of these pipes and sockets those that nobody serves any more."""
+        self._send("inherit", paths=[str(Path(path).absolute()) for path in paths])
+
     def fence(self, at_s: float | None) -> None:
         """Have all workers killed at this moment of CLOCK_BOOTTIME unless a later one is set in time; None: never.
 

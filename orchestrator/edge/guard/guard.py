@@ -12,7 +12,7 @@ import os
 import signal
 import time
 
-from orchestrator.edge.guard import ghosts, libc, spawn, will
+from orchestrator.edge.guard import estate, ghosts, libc, spawn, will
 from orchestrator.edge.guard.cgroup import Cgroups
 from orchestrator.edge.guard.fence import Fence
 from orchestrator.edge.guard.ladder import Ladder
@@ -43,6 +43,7 @@ class Guard:
         self._channel = Channel(fd)
         self._ladders: list[Ladder] = []
         self._will: Message | None = None
+        self._inherited: list[str] = []  # paths
         self._fence = Fence(self._fall)
         self._over: str | None = None  # why: "quit" or "agent died"
         self._sigchld_fd = sigchld_fd
@@ -59,6 +60,7 @@ class Guard:
             "signal": self._signal,
             "serve": self._serve,
             "will": self._keep_will,
+            "inherit": self._inherit,
             "fence": lambda message: self._fence.set(message["at"]),
             "ghosts": self._lay_ghosts,
             "quit": lambda _: self._finish("quit"),
@@ -169,6 +171,9 @@ class Guard:
     def _keep_will(self, message: Message) -> None:
         self._will = message if message["addr"] else None
 
+    def _inherit(self, message: Message) -> None:
+        self._inherited = message["paths"]
+
     def _lay_ghosts(self, message: Message) -> None:
         """Kill what an earlier guard has left of a run; the spawns that were asked for after this wait behind it."""
         try:
@@ -204,6 +209,8 @@ class Guard:
             self._workers.kill(worker)
         self._wait(lambda: not self._workers.all(servers=True))
         self._servers.clean_up()
+        for path in self._inherited:
+            estate.remove(path)
 
     def _wait(self, condition: Callable[[], bool]) -> None:
         """Turn the loop until the condition holds, within a bound."""
