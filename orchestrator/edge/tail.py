@@ -100,12 +100,14 @@ class Tailer:
         """
         thread, self._thread = self._thread, None
         if thread is None:
+            if not self._finishing.is_set():
+                self._finishing.set()
+                os.close(self._bell)
             return True
         self._finishing.set()
         self._ring()
         thread.join(timeout_s)
         if not thread.is_alive():
-            os.close(self._bell)
             return True
         self._abandoned.set()
         left = sum(max(0, file.size() - file.offset) for file in (*self._files, *self._new))
@@ -132,6 +134,7 @@ class Tailer:
             file.close()
         if self._inotify is not None:
             self._inotify.close()
+        os.close(self._bell)  # which nobody rings any more
 
     def _adopt(self) -> list[TailedFile]:
         """Take the files that were added since; each is watched first and read then, so that no write is missed."""

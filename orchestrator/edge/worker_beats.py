@@ -6,6 +6,7 @@ nothing here raises for what the other end is or does.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -66,8 +67,10 @@ class Line:
             except BlockingIOError:
                 self._unsent = [one for one in words[at:] if not one.startswith(("beat", "step"))][-_UNSENT_MAX:]
                 return
-            except OSError:  # nobody reads any more, or the descriptor was closed under us
-                self._fd = None
+            except OSError as problem:
+                if problem.errno == errno.EPIPE:  # nobody reads any more
+                    os.close(fd)
+                self._fd = None  # else it was closed under us, and may be somebody else's by now
                 return
 
     def _open(self) -> int | None:

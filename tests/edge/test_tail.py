@@ -247,7 +247,8 @@ def test_a_stalled_terminal_stalls_neither_the_worker_nor_the_end(tmp_path: Path
         assert not tailer.finish(0.3)
         assert time.monotonic() - began < 5
     wait_until(lambda: tailer_threads() <= others, "the thread ends with its terminal")
-    spoken.until(b"bytes of workers' output were not shown; the log files have them]")
+    assert console.close(20)
+    assert b"bytes of workers' output were not shown; the log files have them]" in spoken.all()
 
 
 def test_a_terminal_that_reads_again_gets_everything(tmp_path: Path) -> None:
@@ -279,7 +280,11 @@ def test_a_closed_terminal_ends_nothing(tmp_path: Path) -> None:
 
 
 def test_a_tailer_that_was_never_started_ends_at_once() -> None:
-    assert Tailer(Console(1, 2)).finish(0)
+    tailer = Tailer(Console(1, 2))
+    assert tailer.finish(0)
+    assert tailer.finish(0), "once more is fine"
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(tailer._bell)
 
 
 def test_beyond_the_limit_whole_lines_are_left_out_counted_and_the_file_has_them_all(tmp_path: Path) -> None:
@@ -345,7 +350,7 @@ def test_a_long_line_takes_bounded_memory(screen: Screen, tmp_path: Path) -> Non
             file.write(b"x" * 1_000_000)
     tracemalloc.start()
     screen.tailer.add(tmp_path / "log", PREFIX, 1)
-    assert screen.tailer.finish(20)
+    screen.end()
     peak = tracemalloc.get_traced_memory()[1] - len(screen.out.data) * 2  # the reader in this test keeps them all
     tracemalloc.stop()
     assert peak < 10_000_000

@@ -337,8 +337,24 @@ def test_a_dead_agents_pipe_is_replaced(tmp_path: Path) -> None:
 # -- the worker's end
 
 
-def test_a_full_pipe_blocks_no_worker_and_sections_are_said_later(fifo: Fifo) -> None:
-    line = Line(fifo.path)
+@pytest.fixture
+def line_to() -> Iterator[Callable[[str | None], Line]]:
+    """A worker's line, which ends with its process; here with the test."""
+    made: list[Line] = []
+
+    def make(path: str | None) -> Line:
+        made.append(Line(path))
+        return made[-1]
+
+    yield make
+    for fd in [line._fd for line in made if line._fd is not None]:
+        os.close(fd)
+
+
+def test_a_full_pipe_blocks_no_worker_and_sections_are_said_later(
+    fifo: Fifo, line_to: Callable[[str | None], Line]
+) -> None:
+    line = line_to(fifo.path)
     fd = os.open(fifo.path, os.O_WRONLY | os.O_NONBLOCK)
     with suppress(BlockingIOError):
         while True:
@@ -356,17 +372,21 @@ def test_a_full_pipe_blocks_no_worker_and_sections_are_said_later(fifo: Fifo) ->
     os.close(fd)
 
 
-def test_a_pipe_that_is_gone_fails_no_worker(fifo: Fifo, tmp_path: Path) -> None:
-    line = Line(fifo.path)
+def test_a_pipe_that_is_gone_fails_no_worker(fifo: Fifo, tmp_path: Path, line_to: Callable[[str | None], Line]) -> None:
+    line = line_to(fifo.path)
     line.beat()
     line.enter("a")
+    opened = line._fd
+    assert opened is not None
     os.close(fifo.fd)
     fifo.fd = os.open("/dev/null", os.O_RDONLY)
     for _ in range(3):
         line.enter("a")
         line.leave("a")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(opened)
     for path in (None, "", str(tmp_path / "nowhere"), str(tmp_path)):
-        other = Line(path)
+        other = line_to(path)
         other.beat()
         other.step(1)
         other.enter("a")
@@ -374,12 +394,14 @@ def test_a_pipe_that_is_gone_fails_no_worker(fifo: Fifo, tmp_path: Path) -> None
         line.enter("a b")
 
 
-def test_beats_are_sent_now_and_then_and_steps_if_they_are_new(fifo: Fifo) -> None:
-    line = Line(fifo.path)
+def test_beats_are_sent_now_and_then_and_steps_if_they_are_new(
+    fifo: Fifo, line_to: Callable[[str | None], Line]
+) -> None:
+    line = line_to(fifo.path)
     for _ in range(1000):
         line.beat()
     assert 1 <= len(list(fifo.lines())) < 50
-    again = Line(fifo.path)
+    again = line_to(fifo.path)
     for _ in range(3):
         again.step(7)
         again._next_s = 0.0
