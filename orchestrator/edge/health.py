@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 import time
 import warnings
@@ -27,6 +28,7 @@ STOP_WITHIN_S = 10.0
 KEY = "health.server"
 REMEDY = "subclass orchestrator.HealthCheckServer"
 BEAT_S = 1.0  # between two turns of a loop that has nothing to do
+_HERE = re.compile(r"(?:(?:.+\.)?localhost|127(?:\.[0-9]+){3}|\[::1\])(?::[0-9]+)?", re.IGNORECASE)
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -150,11 +152,20 @@ class HealthCheckServer:
         if self._token is not None and not _knows(request, self._token):
             said = "give the token: Authorization: Bearer TOKEN\n"
             return Answer(401, said, headers={"WWW-Authenticate": "Bearer"})
+        if self._token is None and not self._host.startswith(UNIX) and _is_of_another_host(request, self._host):
+            return Answer(403, "ask for it by localhost or 127.0.0.1; under any other name a token is needed\n")
         return self.answer(request.path) or Answer(404, f"nothing is here; there are {', '.join(self.ENDPOINTS)}\n")
 
 
 def _verdict(word: str, why_not: str) -> Answer:
     return Answer(503, f"not {word}: {why_not}\n") if why_not else Answer(200, f"{word}\n")
+
+
+def _is_of_another_host(request: Request, own: str) -> bool:
+    """Whether a browser may have been led here by a page of somebody else's, whose name points at the loopback."""
+    origin = request.headers.get("origin")
+    said = [request.headers.get("host", own), own if origin is None else origin.partition("://")[2]]
+    return not all(name == own or _HERE.fullmatch(name) for name in said)
 
 
 def _knows(request: Request, token: str) -> bool:

@@ -135,6 +135,26 @@ def test_a_token_must_be_known(board: Board) -> None:
         assert get(port, "/livez", Authorization="bearer s3cret")[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 403),  # a name that points at the loopback
+        ({"Host": "127.0.0.1.evil.example:80"}, 403),
+        ({"Host": "localhost.evil.example"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "localhost"}, 200),
+        ({"Host": "LOCALHOST:80", "Origin": "http://127.0.0.2:80"}, 200),
+        ({"Host": "[::1]:80"}, 200),
+    ],
+)
+def test_pages_of_other_hosts_are_told_nothing(port: int, board: Board, headers: dict[str, str], status: int) -> None:
+    assert get(port, "/status", **headers)[0] == status
+    with serving(HealthCheckServer(board.alive, 0, 30), board, token="s3cret") as other:
+        known = {**headers, "Authorization": "Bearer s3cret"}
+        assert get(other, "/status", **known)[0] == 200, "whoever knows the token is no such page"
+
+
 # -- clients that do not behave
 
 
