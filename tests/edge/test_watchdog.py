@@ -416,8 +416,9 @@ import faulthandler, signal, sys, threading, time
 faulthandler.register(signal.SIGRTMAX, file=open(sys.argv[1], "a"), all_threads=True)
 def somewhere(): time.sleep(60)
 threading.Thread(target=somewhere, daemon=True).start()
-print(flush=True)
-def elsewhere(): time.sleep(60)
+def elsewhere():
+    print(flush=True)
+    time.sleep(60)
 elsewhere()
 """
 
