@@ -30,7 +30,7 @@ from orchestrator.edge.guard.client import (
     Stopped,
     sweep_orphans,
 )
-from orchestrator.edge.guard.launch import GuardProcess, launch
+from orchestrator.edge.guard.launch import Helper, launch
 
 SERVER_HANDLE = 0  # workers' handles begin at 1
 HUNG_S = 5.0  # a guard that owes its answer for so long hangs, and is put to an end
@@ -44,7 +44,7 @@ Hear = Callable[[BackendEvent], None]
 class Processes:
     """One guard at a time, and who listens to it. Whoever has a fence, or is told of losses, is named by any object."""
 
-    def __init__(self, process: GuardProcess, server: EmbeddedServer | None) -> None:
+    def __init__(self, process: Helper, server: EmbeddedServer | None) -> None:
         self._server = server
         self._will: Will | None = None
         self._inherited: list[str] = []

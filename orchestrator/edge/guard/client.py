@@ -28,7 +28,7 @@ from orchestrator.edge.guard.events import (
     Stopped,
     event_of,
 )
-from orchestrator.edge.guard.launch import GuardProcess
+from orchestrator.edge.guard.launch import Helper
 from orchestrator.edge.guard.libc import become_subreaper
 from orchestrator.edge.guard.orphans import sweep_orphans
 from orchestrator.edge.guard.protocol import Channel, ProtocolError
@@ -59,7 +59,7 @@ def _absolute(path: str | None) -> str | None:
 class GuardClient:
     """One launched guard. Requests may be made at once; events are delivered from `attach` on."""
 
-    def __init__(self, process: GuardProcess, on_event: Callable[[GuardEvent], None]) -> None:
+    def __init__(self, process: Helper, on_event: Callable[[GuardEvent], None]) -> None:
         self.pid = process.pid
         self._sock = process.sock
         self._channel = Channel(process.sock.fileno())

@@ -1,7 +1,7 @@
-"""Start the guard process: synchronously, with cheap imports, so that it warms up while the agent still loads.
+"""Start the guard: synchronously, with cheap imports, so that it warms up while the agent still loads. Others, too.
 
 What is said to it afterwards is `client`'s business. Invariant: no descriptor of the agent but one end of the
-socketpair reaches the guard, and no terminal signal does.
+socketpair reaches a helper, and no terminal signal does.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ _MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
 _FD = 3
 
 
-class GuardProcess:
-    """A guard that has been started: its pid, which nobody else may reap, and our end of the socketpair."""
+class Helper:
+    """A process that has been started: its pid, which nobody else may reap, and our end of the socketpair."""
 
     __slots__ = ("pid", "sock")
 
@@ -25,14 +25,14 @@ class GuardProcess:
         self.sock = sock
 
 
-def launch() -> GuardProcess:
-    """Start a guard in a session of its own; it lives until this process ends or lets it go."""
+def launch(main: str = _MAIN) -> Helper:
+    """Start a guard, or another ``main``, in a session of its own; it lives until this process ends or lets it go."""
     _occupy_standard_descriptors()
     ours, theirs = socket.socketpair()
     with theirs:
         pid = os.posix_spawn(
             sys.executable,
-            [sys.executable, "-I", "-S", _MAIN, str(_FD)],
+            [sys.executable, "-I", "-S", main, str(_FD)],
             os.environ,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -41,7 +41,7 @@ def launch() -> GuardProcess:
             setsid=True,
             setsigmask=signal.valid_signals(),  # deaf from its first moment; it sorts its signals out itself
         )
-    return GuardProcess(pid, ours)
+    return Helper(pid, ours)
 
 
 def _occupy_standard_descriptors() -> None:

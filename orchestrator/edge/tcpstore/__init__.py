@@ -1,0 +1,1 @@
+"""A server of torch's TCPStore protocol: `wire` reads, `table` knows, `answers` joins the two, `server` serves many."""
