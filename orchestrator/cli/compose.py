@@ -195,6 +195,19 @@ class _Unsaved(OmegaConf):
         """Write nothing."""
 
 
+class _Unmade:
+    """A path for Hydra's own sweeper, which would make the sweep's directory before its jobs are known to be sound."""
+
+    def __init__(self, *_parts: object) -> None:
+        """Of whatever."""
+
+    def mkdir(self, *_options: object, **_more: object) -> None:
+        """Make nothing; launchers make what they need."""
+
+    def __truediv__(self, _name: str) -> _Unmade:
+        return self
+
+
 def through_hydra(line: Line, task: Callable[[DictConfig], Any]) -> None:
     """What `hydra.main` does with a command line; for everything but a plain run."""
     import hydra as package  # noqa: PLC0415 - named like the class's instances here
@@ -203,7 +216,9 @@ def through_hydra(line: Line, task: Callable[[DictConfig], Any]) -> None:
     full_errors()
     setbase(VERSION_BASE)
     source.register()
-    vars(basic_sweeper)["OmegaConf"] = _Unsaved  # after the scan for plugins, which executes the module anew
+    vars(basic_sweeper).update(
+        OmegaConf=_Unsaved, Path=_Unmade
+    )  # after the scan for plugins, which executes the module anew
     source.LOADED.clear()
     GlobalHydra.instance().clear()
     sys.argv = [sys.argv[0], *line.flags.words(), *line.hydra_overrides]

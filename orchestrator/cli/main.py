@@ -13,13 +13,11 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.errors import ConfigError, ExitCode, OrchestratorError
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from orchestrator.cli.argv import Line
     from orchestrator.cli.compose import Composed
     from orchestrator.cli.job import Job
@@ -151,35 +149,9 @@ def _start(job: Job) -> int:
 
 def _sweep(line: Line) -> int:
     """Several jobs, by Hydra's sweeper and launcher."""
-    from orchestrator.cli import resolvers  # noqa: PLC0415
-    from orchestrator.cli.compose import FOREIGN, problems_of, through_hydra  # noqa: PLC0415
-    from orchestrator.cli.job import check, claim  # noqa: PLC0415
+    from orchestrator.cli.sweeping import sweep  # noqa: PLC0415
 
-    if line.problems:
-        raise ConfigError(line.problems)
-    made = resolvers.register()
-    codes: list[int] = []
-
-    def task(_cfg: DictConfig) -> Any:  # noqa: ANN401 - Hydra's protocol
-        from hydra.core.hydra_config import HydraConfig  # noqa: PLC0415
-
-        cfg = HydraConfig.instance().cfg.hydra._get_parent()  # type: ignore[union-attr]  # noqa: SLF001
-        try:
-            job = claim(check(cfg, line, made), line, made)
-        except ConfigError as error:
-            complain(error)
-            codes.append(error.exit_code)
-        else:
-            codes.append(_start(job))
-        return codes[-1]
-
-    try:
-        through_hydra(line, task)
-    except FOREIGN as error:
-        raise ConfigError(problems_of(error, line)) from None
-    if all(code == ExitCode.BAD_CONFIG for code in codes) and codes:
-        return ExitCode.BAD_CONFIG
-    return ExitCode.WORKERS_FAILED if any(codes) else ExitCode.SUCCEEDED
+    return sweep(line, _start, complain)
 
 
 def _show(line: Line) -> int:

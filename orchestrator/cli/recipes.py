@@ -126,7 +126,7 @@ class _Preparation:
             data["roles"] = {name: _role(entry) for name, entry in roles.items()}
         elif isinstance(roles, list):  # which cannot even be composed
             self._problem("roles", f"{show(roles)} is not a mapping", "write NAME: {…} for each, or {} for none")
-        for name in [name for name in ("node", "worker", "recipe") if name in data and data[name] is None]:
+        for name in [name for name in ("node", "worker", "sweep", "recipe") if name in data and data[name] is None]:
             del data[name]  # an empty section says nothing
         needs = self._header(data)
         if self.problems:

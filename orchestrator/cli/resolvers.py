@@ -63,6 +63,7 @@ def register() -> MadeUp:
     register("orchestrate.watchdog", _watchdog, replace=True)
     register("orchestrate.left_to_you", _left_to_you, replace=True)
     register("orchestrate.keys", _keys, replace=True)
+    register("orchestrate.sweep_name", _sweep_name, use_cache=True, replace=True)
     return made
 
 
@@ -78,6 +79,14 @@ def _if_set(value: str | None, without: str, with_it: str) -> str:
 def _watchdog(default: str, file_timer: str | int) -> str:
     """The watchdog that an agent of torchrun's would have, or the default."""
     return "timer" if str(file_timer) == "1" else default
+
+
+def _sweep_name(name: str | None = None) -> str:
+    """What a sweep is called: as it was told, else as its recipe, whose file it is first of all."""
+    from orchestrator.cli import source  # noqa: PLC0415 - which knows Hydra
+
+    recipe = next(iter(source.LOADED.values()), None)
+    return str(name) if name is not None else recipe.path.stem if recipe is not None else "sweep"
 
 
 def _keys() -> str:

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import secrets as randomness
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.cli.secrets import Secrets
-from orchestrator.core.roles import admitted
-from orchestrator.core.specs import UNIX, JobSpec, RendezvousKind
+from orchestrator.core.specs import JobSpec, RendezvousKind
 from orchestrator.edge.guard.launch import launch
 from orchestrator.errors import ConfigError, Problem
 
@@ -25,20 +23,16 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from orchestrator.core.publication import Publication
-    from orchestrator.edge.agent import Agent
     from orchestrator.edge.backends import Make
     from orchestrator.edge.embedded import EmbeddedServer
     from orchestrator.edge.health import Health
-    from orchestrator.edge.journal import Journal
     from orchestrator.edge.processes import Processes
-    from orchestrator.edge.redis.connection import Connection
-    from orchestrator.edge.redis.group import GroupStore
 
 
 def run_job(job: JobSpec, *, job_yaml: str, publication: Publication, secrets: Secrets) -> int:
     """Take part in ``job`` until it ends; returns the exit code. Raises only for our own bugs."""
-    backends = _backends(job)
-    with _health(job, secrets) as health:
+    backends = backends_of(job)
+    with start_health(job, secrets) as health:
         process = launch()  # first of what takes time: its interpreter starts while this one imports
         try:
             Path(job.run_dir).mkdir(parents=True, exist_ok=True)
@@ -66,7 +60,7 @@ def run_job(job: JobSpec, *, job_yaml: str, publication: Publication, secrets: S
         return asyncio.run(run)
 
 
-def _health(job: JobSpec, secrets: Secrets) -> AbstractContextManager[Health | None]:
+def start_health(job: JobSpec, secrets: Secrets) -> AbstractContextManager[Health | None]:
     """Whoever answers for this agent from here to its end: started first, stopped last."""
     if job.health is None:
         return contextlib.nullcontext()
@@ -75,10 +69,11 @@ def _health(job: JobSpec, secrets: Secrets) -> AbstractContextManager[Health | N
     return Health(job, job.health, secrets.mask)
 
 
-def _backends(job: JobSpec) -> Mapping[str, Make]:
+def backends_of(job: JobSpec) -> Mapping[str, Make]:
     """What the user has named to run workers, which is rare."""
     if all(group.worker.backend is None for group in job.groups):
         return {}
+
     from orchestrator.edge.backends import load_backends
 
     return load_backends(job)
@@ -103,11 +98,10 @@ async def _run(
     job_yaml: str,
     publication: Publication,
 ) -> int:
+    from orchestrator.cli.member import Member, abort_on_fault
     from orchestrator.cli.signals import Signals
     from orchestrator.cli.voices import Voices
-    from orchestrator.edge.agent import Agent
     from orchestrator.edge.guard.client import become_subreaper
-    from orchestrator.edge.redis.stores import last_will
 
     gc.freeze()  # what was imported and composed stays, and need not be looked through
     gc.enable()
@@ -116,77 +110,22 @@ async def _run(
     voices = Voices(job, secrets.mask)
     voices.keep("job.yaml", lambda path: path.write_text(job_yaml))
     processes.on_news = partial(voices.journal.write, round=0)
-    connection, stores = _rendezvous(job, publication, server, voices.journal)
-    connection.on_moved = lambda: processes.bequeath(last_will(stores.values(), "its agent died"))
-    connection.on_moved()
-    agent = Agent(
+    member = Member(
         job,
         processes=processes,
-        connection=connection,
-        stores=stores,
+        server=server,
         journal=voices.journal,
-        tailer=voices.tailer,
+        publication=publication,
         backends=backends,
+        tailer=voices.tailer,
     )
     voices.terminal.begin(server.shared_url if server is not None else None)
-    _follow(health, agent, voices.journal)
-    if job.health is not None and job.health.host.startswith(UNIX):
-        processes.inherit(job.health.host.removeprefix(UNIX))
-    with Signals(job, agent):
-        bug = await _take_part(agent)
-        await _part(connection, server, job)
+    member.follow(health)
+    abort_on_fault(member.agent)
+    with Signals(member.agent, job.stop.forward, job.stop.preempt):
+        result, bug = await member.run()
         await processes.quit()
-        result = agent.result()
         voices.end(result)
     if bug is not None:
         raise bug
     return result.exit_code
-
-
-def _follow(health: Health | None, agent: Agent, journal: Journal) -> None:
-    """Let ``health`` show what the agent does, and whether its watchdog is alive."""
-    if health is not None:
-        health.follow(agent.snapshot, journal)
-        health.board.watch("the watchdog", agent.alive_at)
-
-
-async def _part(connection: Connection, server: EmbeddedServer | None, job: JobSpec) -> None:
-    """Leave the server; one that we bring along stays until the others have left it too."""
-    if server is not None and server.shared_url is not None:
-        await connection.alone(job.rendezvous.lease_s)
-    await connection.close()
-
-
-async def _take_part(agent: Agent) -> Exception | None:
-    """Run the agent to its end; returns a bug of ours instead of raising it, because the end must be put in order."""
-    import asyncio
-
-    def on_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        loop.default_exception_handler(context)
-        if "handle" in context and isinstance(context.get("exception"), Exception):
-            agent.abort(context["exception"])  # a callback has failed, and what it was to tell is lost
-
-    asyncio.get_running_loop().set_exception_handler(on_fault)
-    try:
-        await agent.run()
-    except Exception as bug:  # noqa: BLE001 - raised again when nothing is left
-        return bug
-    return None
-
-
-def _rendezvous(
-    job: JobSpec, publication: Publication, server: EmbeddedServer | None, journal: Journal
-) -> tuple[Connection, dict[str, GroupStore]]:
-    from orchestrator.edge.redis.connection import Connection
-    from orchestrator.edge.redis.stores import store_of
-
-    connection = Connection.from_url(
-        server.url if server is not None else job.rendezvous.url or "",
-        grace_s=job.rendezvous.server_grace_s,
-        on_lost=lambda reason: journal.write("server_lost", round=0, reason=reason),
-        on_back=lambda: journal.write("server_back", round=0),
-    )
-    nonce = randomness.token_hex(8)
-    mine = admitted(job.groups, job.node.name)
-    stores = {group.role: store_of(job, group, connection, nonce, publication) for group in mine}
-    return connection, stores

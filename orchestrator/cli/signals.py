@@ -8,13 +8,23 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Set as AbstractSet
 from types import TracebackType
+from typing import Protocol
 
-from orchestrator.core.specs import JobSpec
-from orchestrator.edge.agent import Agent
 from orchestrator.edge.guard.orphans import reap_strangers
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+class Stoppable(Protocol):
+    """An agent, or several."""
+
+    def request_stop(self, signum: int) -> None:
+        """Stop because of a signal; when asked again, kill what is still stopping."""
+
+    def forward(self, signum: int) -> None:
+        """Pass a signal on to the workers."""
 
 
 class Signals:
@@ -23,15 +33,13 @@ class Signals:
     Those that pre-empt only ever stop.
     """
 
-    def __init__(self, job: JobSpec, agent: Agent) -> None:
+    def __init__(self, agent: Stoppable, forward: AbstractSet[int], preempt: AbstractSet[int]) -> None:
         self._agent = agent
         self._asked = 0
-        self._forward = job.stop.forward
-        self._preempt = job.stop.preempt
+        self._forward = forward
+        self._preempt = preempt
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup: stays so
-        self._stop = {
-            number for number in (*STOP_SIGNALS, *job.stop.preempt) if not (ignored and number == signal.SIGHUP)
-        }
+        self._stop = {number for number in (*STOP_SIGNALS, *preempt) if not (ignored and number == signal.SIGHUP)}
 
     def __enter__(self) -> None:
         self._loop = asyncio.get_running_loop()

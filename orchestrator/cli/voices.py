@@ -21,6 +21,20 @@ from orchestrator.edge.tail import Tailer
 DRAIN_WITHIN_S = 5.0  # how long the end waits for a terminal that does not take what workers wrote
 
 
+def open_journal(job: JobSpec, mask: Callable[[str], str], on_trouble: Callable[[str], None]) -> Journal:
+    """The journal of a run."""
+    return Journal(
+        Path(job.run_dir, "events.jsonl"),
+        run_id=job.run_id,
+        group=job.groups[0].role if len(job.groups) == 1 else "",
+        node=job.node.name,
+        clock=time.time,
+        mono=time.monotonic,
+        mask=mask,
+        on_trouble=on_trouble,
+    )
+
+
 class Voices:
     """One run's, from its start to its end. ``mask`` keeps secrets from all of them."""
 
@@ -29,16 +43,7 @@ class Voices:
         self._mask = mask
         self._console = console = Console(mask=mask)
         self.terminal = Terminal(console, colour=console.colour, job=job, level=os.environ.get("LOGLEVEL", "INFO"))
-        self.journal = Journal(
-            Path(job.run_dir, "events.jsonl"),
-            run_id=job.run_id,
-            group=job.groups[0].role if len(job.groups) == 1 else "",
-            node=job.node.name,
-            clock=time.time,
-            mono=time.monotonic,
-            mask=mask,
-            on_trouble=lambda text: console.say(text, "warn"),
-        )
+        self.journal = open_journal(job, mask, lambda text: console.say(text, "warn"))
         self.journal.subscribe(self.terminal)
         self.tailer: Tailer | None = None
         if job.logs.kind is LogsKind.TEE:

@@ -39,6 +39,7 @@ from orchestrator.config.readers import (
 )
 from orchestrator.config.restart import RESTART, RestartNever, RestartOnFailure
 from orchestrator.config.roles import roles, success
+from orchestrator.config.sweep import SweepConfig
 from orchestrator.config.watchdog import WATCHDOG, WatchdogConfig
 from orchestrator.core.specs import SuccessPolicy
 
@@ -184,4 +185,5 @@ class JobConfig:
     health: HealthDisabled | HealthHttp = choice(HEALTH, "disabled")
     roles: Mapping[str, object] = key(roles, default={})
     success: SuccessPolicy = key(success, default=SuccessPolicy())
+    sweep: SweepConfig = section(SweepConfig)
     recipe: RecipeHeader = section(RecipeHeader)

@@ -52,6 +52,7 @@ class SweepJob:
     started_at: float | None = None  # epoch seconds, of its last attempt
     seconds: float | None = None  # that its last attempt took, once it has ended
     message: str = ""  # why it failed, was pruned or was cancelled: one line
+    run_id: str = ""  # of its last attempt
     curve: tuple[tuple[int, float], ...] = ()  # (step, objective) as reported while it ran, by rising step
 
 
@@ -98,7 +99,7 @@ def to_dict(sweep: Sweep) -> dict[str, Any]:
         "started_at": sweep.started_at,
         "params": list(sweep.params),
         "best": None if best is None else {"n": best.n, "value": _plain(best.value), "overrides": list(best.overrides)},
-        "jobs": [_job_to_dict(job) for job in sweep.jobs],
+        "jobs": [job_to_dict(job) for job in sweep.jobs],
     }
 
 
@@ -108,7 +109,7 @@ def from_dict(data: object) -> Sweep:
     jobs = read.list_of("jobs")
     return Sweep(
         name=read.text("name"),
-        jobs=tuple(_job_from_dict(job, f"jobs[{at}]") for at, job in enumerate(jobs)),
+        jobs=tuple(job_from_dict(job, f"jobs[{at}]") for at, job in enumerate(jobs)),
         objective=read.text("objective") if read.given("objective") else None,
         direction="maximize" if read.text("direction") == "maximize" else "minimize",
         slots=read.whole("slots"),
@@ -118,7 +119,8 @@ def from_dict(data: object) -> Sweep:
     )
 
 
-def _job_to_dict(job: SweepJob) -> dict[str, Any]:
+def job_to_dict(job: SweepJob) -> dict[str, Any]:
+    """One of the jobs of `to_dict`."""
     return {
         "n": job.n,
         "key": job.key,
@@ -131,11 +133,13 @@ def _job_to_dict(job: SweepJob) -> dict[str, Any]:
         "started_at": job.started_at,
         "seconds": job.seconds,
         "message": job.message,
+        "run_id": job.run_id,
         "curve": [[step, _plain(value)] for step, value in job.curve],
     }
 
 
-def _job_from_dict(data: object, path: str) -> SweepJob:
+def job_from_dict(data: object, path: str) -> SweepJob:
+    """The job again; ValueError names what is wrong, beginning with ``path``."""
     read = _Reader(data, path)
     states = {state.value: state for state in JobState}
     state = states.get(read.text("state"))
@@ -156,6 +160,7 @@ def _job_from_dict(data: object, path: str) -> SweepJob:
         started_at=read.number("started_at"),
         seconds=read.number("seconds"),
         message=read.text("message"),
+        run_id=read.text("run_id"),
         curve=tuple(_point(point, f"{path}.curve") for point in read.list_of("curve")),
     )
 

@@ -67,7 +67,7 @@ class Agent:
             )
             for group in mine
         )
-        processes.on_server_failed = self._lose_server
+        processes.needs_server(self, self._lose_server)
         self._tasks: asyncio.TaskGroup | None = None
         self._stops = 0
 

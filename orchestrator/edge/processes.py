@@ -11,11 +11,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from orchestrator.edge.backend import BackendEvent, BackendLost, Program
 from orchestrator.edge.embedded import EmbeddedServer
-from orchestrator.edge.errorfile import last_lines
 from orchestrator.edge.guard.client import (
     Exited,
     Fenced,
@@ -24,19 +22,17 @@ from orchestrator.edge.guard.client import (
     GuardEvent,
     GuardLost,
     GuardStarted,
-    ServerDied,
     Spawned,
     SpawnFailed,
     Stopped,
     sweep_orphans,
 )
 from orchestrator.edge.guard.launch import Helper, launch
+from orchestrator.edge.served import SERVER_HANDLE, Served, Will, Wills
 
-SERVER_HANDLE = 0  # workers' handles begin at 1
 HUNG_S = 5.0  # a guard that owes its answer for so long hangs, and is put to an end
 LATE_S = 0.5  # the same where it should have killed our workers: others may be starting in their place
 
-Will = tuple[Mapping[str, Any], Sequence[bytes]]
 Ended = Exited | SpawnFailed
 Hear = Callable[[BackendEvent], None]
 
@@ -45,8 +41,8 @@ class Processes:
     """One guard at a time, and who listens to it. Whoever has a fence, or is told of losses, is named by any object."""
 
     def __init__(self, process: Helper, server: EmbeddedServer | None) -> None:
-        self._server = server
-        self._will: Will | None = None
+        self._served = Served(server)
+        self._wills = Wills()
         self._inherited: list[str] = []
         self._next_handle = SERVER_HANDLE
         self._next_ticket = 0
@@ -54,7 +50,6 @@ class Processes:
         self._pids: set[int] = set()
         self._listeners: dict[int, Hear] = {}  # by handle, until it has ended
         self._members: dict[object, Hear] = {}
-        self.on_server_failed: Callable[[str], None] = lambda _: None
         self._fences: dict[object, float] = {}
         self._fence_s: float | None = None  # the first of them
         self.on_news: Callable[..., None] = lambda *_, **__: None  # an event for the journal, and its fields
@@ -62,7 +57,7 @@ class Processes:
         self._alarm: asyncio.TimerHandle | None = None
         self._lost = False  # the guard is dead, and there is no other one yet
         self.guard = GuardClient(process, self._hear)
-        self.serve()
+        self._served.start(self.guard)
 
     def attach(self) -> None:
         """Listen, on the running loop; what was said before is on its way already."""
@@ -72,10 +67,17 @@ class Processes:
         """Have ``member`` told when the guard is lost, or its fence has fallen."""
         self._members[member] = hear
 
+    def needs_server(self, client: object, hear: Callable[[str], None]) -> None:
+        """Have ``client`` told why the embedded server cannot be had, when that is so."""
+        self._served.join(client, hear)
+
     def part(self, member: object) -> None:
-        """It need not be told any more."""
+        """It need not be told any more, and has nothing to bequeath."""
         self.fence(None, member)
         self._members.pop(member, None)
+        self._served.part(member)
+        if self._wills.drop(member):
+            self._wills.tell(self.guard)
 
     def new_handle(self) -> int:
         """A number that this agent has never given to a process."""
@@ -87,27 +89,15 @@ class Processes:
         self._listeners[handle] = hear
         self.guard.spawn(handle, **{field: getattr(program, field) for field in Program.__slots__})
 
-    def serve(self) -> None:
-        """Have the guard run the embedded server, if there is one."""
-        if self._server is not None:
-            server = self._server
-            self.guard.serve(
-                SERVER_HANDLE,
-                server.argv,
-                os.environ,
-                log=server.log,
-                cleanup=server.cleanup,
-                stop_signal=signal.SIGKILL,  # it keeps nothing, and its orderly end takes longer than a short job
-            )
-
-    def bequeath(self, will: Will) -> None:
-        """What the guard says to the group should this process die."""
-        self._will = will
-        self.guard.will(*will)
+    def bequeath(self, will: Will, owner: object) -> None:
+        """What the guard says to ``owner``'s group should this process die."""
+        self._wills.keep(will, owner)
+        self._wills.tell(self.guard)
 
     def inherit(self, path: str) -> None:
         """A pipe or a socket that the guard removes if this process dies."""
-        self._inherited.append(path)
+        kept = [one for one in self._inherited if os.path.lexists(one)]  # agents remove their own when they end
+        self._inherited = [*kept, path]
         self.guard.inherit(self._inherited)
 
     def fence(self, at_s: float | None, owner: object) -> None:
@@ -217,10 +207,9 @@ class Processes:
         self._pids.clear()
         self.guard = GuardClient(launch(), self._hear)
         self._lost = False
-        self.serve()
+        self._served.start(self.guard)
         self.attach()
-        if self._will is not None:
-            self.guard.will(*self._will)
+        self._wills.tell(self.guard)
         self.guard.inherit(self._inherited)
         if self._fence_s is not None:
             self._set_fence(self._fence_s)
@@ -238,11 +227,8 @@ class Processes:
         self._cgroup = None
 
     def _hear(self, event: GuardEvent) -> None:
+        self._served.hear(event)
         match event:
-            case SpawnFailed(handle=handle) if handle == SERVER_HANDLE:
-                self.on_server_failed(f"it cannot be started: {os.strerror(event.errno)} (at {event.step})")
-            case ServerDied() if event.exit_code:
-                self.on_server_failed(f"it ended with exit code {event.exit_code}: {self._last_words()}")
             case Fenced():
                 self._fallen(event)
             case Spawned() | SpawnFailed() | Exited():
@@ -291,9 +277,3 @@ class Processes:
         self._listeners.clear()
         self._lost = True
         self._tell_all(BackendLost("the guard process died"))
-
-    def _last_words(self) -> str:
-        if self._server is None:
-            return ""
-        lines = last_lines(self._server.log, 1)
-        return f"{lines[0].strip() if lines else 'it said nothing'} ({self._server.log})"

@@ -25,7 +25,7 @@ class Bad(NamedTuple):
 
 
 RUN = ["--", "true"]
-KEYS = "health, logs, node, nodes, recipe, rendezvous, restart, role, roles, run_id, stop, success, watchdog, worker"
+KEYS = "health, logs, node, nodes, recipe, rendezvous, restart, role, roles, run_id, stop, success, sweep, watchdog, worker"
 BAD = [
     # -- keys
     Bad(
@@ -53,11 +53,11 @@ BAD = [
         ],
     ),
     Bad(
-        "a key that is not there yet",
+        "a section that is no choice",
         ["sweep=parallel", *RUN],
         None,
         [
-            "sweep: unknown key; known: {keys} [override sweep=parallel]",
+            "sweep: 'parallel' is not a mapping; known: cpus, direction, gpus, jobs, memory_mb, name, objective, on_failure, params, prune, retries [override sweep=parallel]",
         ],
     ),
     Bad(

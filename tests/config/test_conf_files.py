@@ -14,6 +14,7 @@ from orchestrator.cli.paths import data_dir
 from orchestrator.config.convert import convert
 from orchestrator.config.report import Report
 from orchestrator.config.schema import GROUPS, JobConfig, NodeConfig, RecipeHeader, WorkerConfig
+from orchestrator.config.sweep import SweepConfig
 
 CONF = data_dir("conf")
 FILES = sorted(CONF.rglob("*.yaml"))
@@ -71,10 +72,11 @@ def test_nested_sections_have_exactly_the_keys_of_their_dataclasses() -> None:
 def test_the_primary_file_has_exactly_the_keys_of_the_job() -> None:
     data = content(CONF / "config.yaml")
     assert {*data} - {"defaults", "hydra"} == {field.name for field in fields(JobConfig)} - {*GROUPS}
-    for name, cls in (("node", NodeConfig), ("worker", WorkerConfig), ("recipe", RecipeHeader)):
+    for name, cls in (("node", NodeConfig), ("worker", WorkerConfig), ("sweep", SweepConfig), ("recipe", RecipeHeader)):
         assert [*data[name]] == [field.name for field in fields(cls)]
     report = Report()
     assert convert(WorkerConfig, data["worker"], "worker", report) == WorkerConfig()
+    assert convert(SweepConfig, data["sweep"], "sweep", report) == SweepConfig()
     assert report.problems == []
 
 

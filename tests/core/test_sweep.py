@@ -26,6 +26,7 @@ JOBS = st.builds(
     started_at=st.none() | st.floats(0, 2e9),
     seconds=st.none() | st.floats(0, 1e6),
     message=TEXTS,
+    run_id=TEXTS,
     curve=st.lists(st.tuples(st.integers(0, 99), st.floats(allow_nan=False)), max_size=3).map(tuple),
 )
 SWEEPS = st.builds(

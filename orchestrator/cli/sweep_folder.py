@@ -1,0 +1,124 @@
+"""A sweep's directory: locked by one sweep, with what each job came to in the job's own directory.
+
+A job's ``job.json`` is written when it starts and when it has ended, and its ``result.json`` is its agent's; from these
+two a later sweep knows what is left to do. ``sweep.json`` tells the whole for people and programs, and is not read
+again. Invariant: a file is replaced by a whole one, or stays.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cli.paths import shown
+from orchestrator.core.sweep import JobState, Sweep, SweepJob, job_from_dict, job_to_dict, to_dict
+from orchestrator.errors import ConfigError, Problem
+
+_SHARE = 0.05  # of the time: what writing sweep.json may take of a sweep with very many jobs
+_LOCK = ".lock"
+
+
+class Folder:
+    """One sweep's directory. Make it to lock it; a ConfigError if that is not possible."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._due = 0.0  # when sweep.json may be written again, on the monotonic clock
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise ConfigError([Problem("hydra.sweep.dir", f"{path}: {error.strerror}", "choose another")]) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._lock, 32).decode(errors="replace").strip()
+            os.close(self._lock)
+            fact = f"{shown(path)} is that of a sweep which runs, as process {holder or '?'}"
+            raise ConfigError([Problem("sweep.name", fact, "wait for it, or give this one another name")]) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+
+    def close(self) -> None:
+        """Let another sweep have the directory."""
+        os.close(self._lock)
+
+    def of(self, key: str) -> Path:
+        """A job's directory."""
+        return self.path / key
+
+    def past(self, key: str, objective: str | None) -> SweepJob | None:
+        """What an earlier sweep knows of a job; None if it has not begun it.
+
+        What its agent says counts: a sweep may have died before it took note of that.
+        """
+        try:
+            job = job_from_dict(json.loads((self.of(key) / "job.json").read_bytes()), "job.json")
+        except (OSError, ValueError, RecursionError):
+            return None
+        if job.state is JobState.PRUNED:
+            return job
+        result = self._result(key)
+        if result.get("state") != "SUCCEEDED":
+            return replace(job, state=JobState.PENDING)
+        value = value_of(result.get("results", {}).get("0"), objective)
+        if objective is not None and value is None:
+            return replace(job, state=JobState.PENDING)
+        return replace(job, state=JobState.SUCCEEDED, value=value, message="")
+
+    def _result(self, key: str) -> dict[str, Any]:
+        try:
+            found = json.loads((self.of(key) / "result.json").read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        sound = isinstance(found, dict) and isinstance(found.get("results", {}), dict)
+        return found if sound else {}
+
+    def begin(self, job: SweepJob) -> None:
+        """Make a job's directory ready for another attempt, and take note that it runs; raises OSError."""
+        directory = self.of(job.key)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "result.json").unlink(missing_ok=True)  # of an attempt that came to nothing
+        self.keep(job)
+
+    def keep(self, job: SweepJob) -> None:
+        """Take note of a job; raises OSError."""
+        _replace(self.of(job.key) / "job.json", job_to_dict(job))
+
+    def tell(self, sweep: Sweep, *, last: bool = False) -> float:
+        """Write sweep.json, unless it was written just now: in how many seconds it may be; raises OSError."""
+        began = time.monotonic()
+        if began < self._due and not last:
+            return self._due - began
+        _replace(self.path / "sweep.json", to_dict(sweep))
+        now = time.monotonic()
+        self._due = now + (now - began) / _SHARE
+        return 0.0
+
+
+def value_of(reported: object, objective: str | None) -> float | None:
+    """The number that a worker has reported under the name ``objective``."""
+    value = reported.get(objective) if isinstance(reported, Mapping) and objective is not None else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def _replace(path: Path, data: object) -> None:
+    """A file as a whole: whoever reads it, also after this process was killed, finds the old one or the new one."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,95 @@
+"""``hydra/launcher=parallel``: how Hydra's sweepers have their jobs run by us.
+
+A sweeper asks for batches and waits for each; what is done with one is `sweep_session`'s. Invariant: a failed job is a
+failed job to the sweeper, and never the end of the sweep.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Protocol
+
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from orchestrator.core.sweep import JobState, SweepJob
+
+_MODULE = "hydra_plugins.orchestrator"  # where Hydra looks for plugins; conf/hydra/launcher/parallel.yaml names it
+_GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+class JobFailed(Exception):
+    """What a sweeper sees of a job that has failed."""
+
+
+class Session(Protocol):
+    """Who runs the jobs."""
+
+    def begin(self, context: HydraContext, config: DictConfig) -> None:
+        """The sweep's own configuration is known."""
+
+    def launch(self, batch: Sequence[Sequence[str]], first: int) -> list[SweepJob]:
+        """Run jobs to their ends; how each has ended, in their order."""
+
+
+class _Current:
+    """The sweep of this process, which Hydra cannot hand on."""
+
+    session: Session | None = None
+
+
+@dataclass
+class Ended(JobReturn):
+    """A job's end, which says nothing by itself when it is looked at."""
+
+    @property  # type: ignore[misc]  # of which only the getter is ever used
+    def return_value(self) -> Any:  # noqa: ANN401 - Hydra's protocol
+        """The value of the objective; raises `JobFailed`."""
+        if self.status is JobStatus.FAILED:
+            raise JobFailed(self._return_value)
+        return self._return_value
+
+
+class ParallelLauncher(Launcher):
+    """Runs the jobs of `orchestrate -m`."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by the sweeper, once."""
+        del task_function  # it runs one job in this process; ours run side by side
+        if _Current.session is None:
+            raise RuntimeError("hydra/launcher=parallel is for orchestrate")
+        self._session = _Current.session
+        self._session.begin(hydra_context, config)
+        self._lenient = config.hydra.sweeper.get("_target_") == _GRID  # it would end at the first failure
+        Sweeper.validate_batch_is_legal = _is_legal  # type: ignore[method-assign, assignment]
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Called by the sweeper for each batch."""
+        jobs = self._session.launch(job_overrides, initial_job_idx)
+        return [self._ended(overrides, job) for overrides, job in zip(job_overrides, jobs, strict=True)]
+
+    def _ended(self, overrides: Sequence[str], job: SweepJob) -> JobReturn:
+        if job.state in (JobState.SUCCEEDED, JobState.PRUNED) or self._lenient:
+            return Ended(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=job.value)
+        return Ended(overrides=list(overrides), status=JobStatus.FAILED, _return_value=job.message)
+
+
+def _is_legal(_sweeper: Sweeper, _batch: Sequence[Sequence[str]]) -> None:
+    """Whether a batch can be composed; `launch` composes all of it before it starts any, and needs no rehearsal."""
+
+
+def register(session: Session) -> None:
+    """Make Hydra know the launcher, and the launcher its sweep."""
+    _Current.session = session
+    ParallelLauncher.__module__ = _MODULE
+    plugins = Plugins.instance()  # which scans `hydra_plugins` when it is made, if any is installed
+    sys.modules.setdefault("hydra_plugins", ModuleType("hydra_plugins"))
+    sys.modules[_MODULE] = sys.modules[register.__module__]
+    plugins.register(ParallelLauncher)

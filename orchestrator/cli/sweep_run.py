@@ -1,0 +1,175 @@
+"""Runs the jobs of a sweep: as many at once as there is room for, on one guard and one server.
+
+Invariant: when `close` has returned, no process of any job is left; and a job that was begun has ended in the book.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.cli.member import abort_on_fault
+from orchestrator.cli.signals import Signals
+from orchestrator.cli.sweep_attempt import Attempt, Outcome
+from orchestrator.cli.sweep_book import Book
+from orchestrator.cli.sweep_jobs import Planned
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.slots import Grant, Need, Slots
+from orchestrator.core.specs import RendezvousKind
+from orchestrator.core.sweep import JobState, SweepJob
+from orchestrator.edge.embedded import EmbeddedServer, plan_server
+from orchestrator.edge.guard.client import become_subreaper
+from orchestrator.edge.guard.launch import launch
+from orchestrator.edge.processes import Processes
+from orchestrator.errors import ConfigError, ExitCode, Problem
+
+Again = Callable[[Planned], Planned]  # the same job with another run_id
+Task = tuple[Planned, Need]
+
+
+class SweepRun:
+    """The part of a sweep that has processes. ``again`` makes a job ready to be started once more."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: SweepConfig,
+        *,
+        slots: Slots,
+        book: Book,
+        again: Again,
+        say: Callable[[str], None],
+    ) -> None:
+        self._folder = folder
+        self._config = config
+        self._slots = slots
+        self._book = book
+        self._again = again
+        self._say = say
+        self._running: dict[str, Attempt] = {}
+        self._processes: Processes | None = None
+        self._server: EmbeddedServer | None = None
+        self.stopped_by: int | None = None  # a signal
+        self.exit_code: int | None = None  # what that makes of the sweep's
+        self.halted = ""  # why no job is begun any more
+
+    async def batch(self, jobs: Sequence[Task]) -> None:
+        """Run jobs to their ends."""
+        processes = self._open([planned for planned, _ in jobs])
+        abort_on_fault(self)
+        forward = frozenset[int]().union(*(planned.spec.stop.forward for planned, _ in jobs))
+        preempt = frozenset[int]().union(*(planned.spec.stop.preempt for planned, _ in jobs))
+        self._preempt = preempt
+        with Signals(self, forward, preempt):
+            await self._all(deque(jobs), processes)
+
+    async def _all(self, waiting: deque[Task], processes: Processes) -> None:
+        running: set[asyncio.Task[None]] = set()
+        while waiting or running:
+            while waiting and not self.halted and (grant := self._slots.take(waiting[0][1])) is not None:
+                planned, _ = waiting.popleft()
+                running.add(asyncio.create_task(self._job(planned, grant, processes), name=planned.key))
+            if self.halted:
+                for planned, _ in waiting:
+                    job = self._book[planned.key]
+                    self._book.put(replace(job, state=JobState.CANCELLED, message=self.halted))
+                waiting.clear()
+            if running:
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+
+    def _open(self, jobs: Sequence[Planned]) -> Processes:
+        """The guard of all jobs, and their server if any of them needs one."""
+        embedded = any(planned.spec.rendezvous.kind is RendezvousKind.EMBEDDED for planned in jobs)
+        if self._processes is None:
+            process = launch()
+            self._server = plan_server(self._folder) if embedded else None
+            become_subreaper()
+            self._processes = Processes(process, self._server)
+            self._processes.attach()
+        elif embedded and self._server is None:
+            fact = "was not what the first jobs had"
+            raise ConfigError([Problem("rendezvous", fact, "choose one kind for the whole sweep")])
+        return self._processes
+
+    async def _job(self, planned: Planned, grant: Grant, processes: Processes) -> None:
+        """A job, as often as it may be tried."""
+        try:
+            for left in range(self._config.retries, -1, -1):
+                outcome = await self._attempt(planned, grant, processes)
+                if not (outcome.again and left) or self.halted:
+                    break
+                planned = self._again(planned)
+            if outcome.state is JobState.FAILED and self._config.on_failure == "stop":
+                self._halt(f"job {self._book[planned.key].n} has failed", signal.SIGTERM)
+        finally:
+            self._slots.give_back(grant)
+
+    async def _attempt(self, planned: Planned, grant: Grant, processes: Processes) -> Outcome:
+        known = self._book[planned.key]
+        if known.run_id:
+            processes.guard.lay_ghosts(known.run_id)  # of a sweep that was killed
+        job = replace(
+            known,
+            state=JobState.RUNNING,
+            attempts=known.attempts + 1,
+            started_at=time.time(),
+            run_id=planned.spec.run_id,
+            seconds=None,
+            value=None,
+            message="",
+            curve=(),
+        )
+        try:
+            self._book.begin(job)
+        except OSError as error:
+            return self._ended(job, Outcome(JobState.FAILED, message=f"{job.dir}: {error.strerror}"))
+        attempt = Attempt(planned, grant, processes, self._server, objective=self._config.objective, say=self._say)
+        self._running[planned.key] = attempt
+        began = time.monotonic()
+        try:
+            outcome = await attempt.run()
+        finally:
+            del self._running[planned.key]
+        return self._ended(replace(self._book[planned.key], seconds=time.monotonic() - began), outcome)
+
+    def _ended(self, job: SweepJob, outcome: Outcome) -> Outcome:
+        self._book.put(replace(job, state=outcome.state, value=outcome.value, message=outcome.message))
+        return outcome
+
+    # --- what befalls all jobs
+
+    def request_stop(self, signum: int) -> None:
+        """Stop all jobs because of a signal; when asked again, kill what is still stopping."""
+        self.stopped_by = signum
+        self.exit_code = int(ExitCode.PREEMPTED) if signum in self._preempt else 128 + signum
+        self._halt(f"stopped by {signal.Signals(signum).name}", signum)
+
+    def forward(self, signum: int) -> None:
+        """Pass a signal on to all workers."""
+        for attempt in list(self._running.values()):
+            if attempt.agent is not None:
+                attempt.agent.forward(signum)
+
+    def abort(self, error: BaseException) -> None:
+        """A callback of some job has failed, and nobody can tell of which."""
+        for attempt in list(self._running.values()):
+            if attempt.agent is not None:
+                attempt.agent.abort(error)
+
+    def _halt(self, why: str, signum: int) -> None:
+        self.halted = self.halted or why
+        for attempt in list(self._running.values()):
+            attempt.request_stop(signum)
+
+    async def close(self) -> None:
+        """End the guard, and with it all that is left."""
+        if self._processes is not None:
+            await self._processes.quit()
+            self._processes = None

@@ -1,0 +1,220 @@
+"""One sweep of this process, from its first batch of jobs to its end: plans them, has them run, and shows them.
+
+Invariant: before anything of a batch is started, all of it was composed and checked; and a sweep that has begun ends
+with its table, its files and nothing left of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+
+from orchestrator.cli import source
+from orchestrator.cli.argv import Line
+from orchestrator.cli.job import this_host
+from orchestrator.cli.origins import Origins
+from orchestrator.cli.paths import absolute
+from orchestrator.cli.plain import plain
+from orchestrator.cli.resolvers import MadeUp
+from orchestrator.cli.secrets import Secrets
+from orchestrator.cli.sweep_compose import Composer
+from orchestrator.cli.sweep_folder import Folder
+from orchestrator.cli.sweep_jobs import Planned, Planner
+from orchestrator.config.convert import convert
+from orchestrator.config.report import Report
+from orchestrator.config.sharing import limit, need
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.slots import Machine, Need, Slots
+from orchestrator.core.sweep import JobState, Sweep, SweepJob
+from orchestrator.errors import ConfigError, ExitCode, InternalError, OrchestratorError, Problem
+
+if TYPE_CHECKING:
+    from orchestrator.cli.sweep_book import Book
+    from orchestrator.cli.sweep_run import SweepRun
+    from orchestrator.cli.sweep_view import SweepView
+    from orchestrator.edge.console import Console
+
+_OPTUNA = "hydra_plugins.hydra_optuna_sweeper."
+
+
+class SweepHalted(Exception):
+    """The sweep is over before its sweeper thinks so."""
+
+
+class SweepSession:
+    """The sweep of one command line."""
+
+    def __init__(self, line: Line, made: MadeUp) -> None:
+        self._line = line
+        self._made = made
+        self._config = SweepConfig()
+        self._planner: Planner | None = None
+        self._folder: Folder | None = None
+        self._book: Book | None = None
+        self._run: SweepRun | None = None
+        self._view: SweepView | None = None
+        self._console: Console | None = None
+        self._runner: asyncio.Runner | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether jobs were checked, and run if any were left to do."""
+        return self._book is not None
+
+    @property
+    def jobs(self) -> tuple[SweepJob, ...]:
+        """What is known of all jobs so far."""
+        return self._book.sweep.jobs if self._book is not None else ()
+
+    def begin(self, context: HydraContext, config: DictConfig) -> None:
+        """Read what the sweep's own configuration says; nothing is made yet."""
+        report = Report()
+        data = plain(OmegaConf.masked_copy(config, ["sweep"]), report) if "sweep" in config else {}
+        self._config = convert(SweepConfig, data.get("sweep", {}), "sweep", report)
+        target = str(config.hydra.sweeper.get("_target_", ""))
+        if target.startswith(_OPTUNA) and self._config.objective is None:
+            report.problem("sweep.objective", "is needed to look for the best", "name what workers report, as in loss")
+        if report.problems:
+            origins = Origins(self._line, source.LOADED, dict(config.hydra.runtime.choices))
+            raise ConfigError([origins.fill_in(problem) for problem in report.problems])
+        HydraConfig.instance().set_config(config)
+        self._directory = absolute(str(OmegaConf.select(config, "hydra.sweep.dir")))
+        self._name = Path(self._directory).name
+        self._planner = Planner(
+            self._line,
+            self._made,
+            Composer(context.config_loader, config),
+            folder=self._directory,
+            name=_plain_name(self._name),
+        )
+
+    def launch(self, batch: Sequence[Sequence[str]], first: int) -> list[SweepJob]:
+        """Run a batch of jobs; raises a ConfigError before any is started, and `SweepHalted` when no more may be."""
+        try:
+            return self._launch(batch, first)
+        except (OrchestratorError, SweepHalted):
+            raise
+        except Exception as bug:  # which must not be taken for something that Hydra says of the configuration
+            raise InternalError("a sweep's batch") from bug
+
+    def _launch(self, batch: Sequence[Sequence[str]], first: int) -> list[SweepJob]:
+        if self._planner is None:
+            raise RuntimeError("a batch before the sweep has begun")
+        planned = self._planner.plan(batch, first)
+        needs = self._needs(planned)
+        book, run = self._opened(planned)
+        keys = [one.key for one in planned]
+        different = {one.key: (one, what) for one, what in zip(planned, needs, strict=True)}
+        todo = [task for task in different.values() if book.add(task[0]).state is JobState.PENDING]
+        del planned, different  # which hold much; of what is done the book knows enough
+        self._show(book)
+        if todo and self._runner is not None:
+            self._runner.run(run.batch(todo))
+        if run.halted:
+            raise SweepHalted(run.halted)
+        return [book[key] for key in keys]
+
+    def _needs(self, planned: Sequence[Planned]) -> list[Need]:
+        machine = this_machine()
+        slots = Slots(machine)
+        needs = [need(self._config, one.spec.groups, machine) for one in planned]
+        lacking = {name: getattr(what, name) for what in needs if (name := slots.lacking(what))}
+        if lacking:
+            raise ConfigError(
+                [
+                    Problem(f"sweep.{name}", f"{wanted} is more than this machine has", "ask for less")
+                    for name, wanted in lacking.items()
+                ]
+            )
+        return needs
+
+    def _opened(self, planned: Sequence[Planned]) -> tuple[Book, SweepRun]:
+        """The sweep's directory, its book, its view and its processes; made for the first batch."""
+        if self._book is None or self._run is None:
+            from orchestrator.cli.sweep_book import Book  # noqa: PLC0415 - with asyncio, and all of the edge
+            from orchestrator.cli.sweep_run import SweepRun  # noqa: PLC0415 - as above
+            from orchestrator.edge.console import Console  # noqa: PLC0415 - as above
+
+            self._folder = Folder(Path(self._directory))
+            self._runner = asyncio.Runner()
+            secrets = Secrets({name: value for one in planned for name, value in one.secrets.values.items()})
+            slots = Slots(this_machine(), limit(self._config))
+            sweep = Sweep(
+                name=self._name,
+                objective=self._config.objective,
+                direction="maximize" if self._config.direction == "maximize" else "minimize",
+                slots=slots.at_once(need(self._config, planned[0].spec.groups, slots.machine)),
+            )
+            self._console = console = Console(mask=secrets.mask)
+            self._book = Book(sweep, self._folder, lambda text: console.say(text, "warn"))
+            self._run = SweepRun(
+                self._folder.path,
+                self._config,
+                slots=slots,
+                book=self._book,
+                again=self._again,
+                say=lambda text: console.say(text, "warn"),
+            )
+            self._secrets = secrets
+            for note in dict.fromkeys(str(note) for one in planned for note in one.notes):
+                console.say(f"note: {note}")
+            gc.freeze()  # what was imported and composed stays, and need not be looked through
+            gc.enable()
+        return self._book, self._run
+
+    def _show(self, book: Book) -> None:
+        """Show the sweep from now on, or how large it has become."""
+        if self._view is None and self._console is not None:
+            from orchestrator.cli.sweep_view import SweepView  # noqa: PLC0415 - as above
+
+            self._view = book.view = SweepView(self._console, book.sweep, self._secrets)
+            self._view.begin()
+        elif self._view is not None:
+            self._view.expect(len(book.sweep.jobs))
+
+    def _again(self, planned: Planned) -> Planned:
+        if self._planner is None or self._book is None:
+            raise RuntimeError("a job before the sweep has begun")
+        return self._planner.one(planned.arguments, self._book[planned.key].n)
+
+    def close(self) -> int:
+        """End what is left and say how the sweep ended; the exit code."""
+        code = int(ExitCode.SUCCEEDED)
+        try:
+            if self._runner is not None and self._run is not None:
+                self._runner.run(self._run.close())
+                self._runner.close()
+            if self._book is not None and self._run is not None:
+                sweep = self._book.close()
+                code = self._run.exit_code or sweep.exit_code
+                if self._view is not None:
+                    self._view.end(sweep)
+        finally:
+            if self._console is not None:
+                self._console.close(5.0)
+            if self._folder is not None:
+                self._folder.close()
+        return code
+
+
+def this_machine() -> Machine:
+    """What the jobs of a sweep may share."""
+    host = this_host()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [name.strip() for name in visible.split(",")] if visible is not None else map(str, range(host.gpus()))
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Machine(cpus=host.cpus, gpus=tuple(name for name in names if name not in ("", "-1")), memory_mb=pages >> 20)
+
+
+def _plain_name(name: str) -> str:
+    """The beginning of a run_id, in the letters that it may have."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name)[:40]

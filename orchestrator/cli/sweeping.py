@@ -1,0 +1,121 @@
+"""``orchestrate -m``: the sweep of a command line, by Hydra's sweeper and by our launcher, or by another one.
+
+Invariant: wrong configuration of any job ends in exit code 2 before anything was started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from orchestrator.cli import argv, resolvers, source, sweep_launcher
+from orchestrator.cli.argv import Line
+from orchestrator.cli.compose import FOREIGN, compose, problems_of, through_hydra
+from orchestrator.cli.job import Job, check, claim
+from orchestrator.cli.origins import Origins
+from orchestrator.cli.plain import plain
+from orchestrator.cli.quoting import quoted
+from orchestrator.cli.resolvers import MadeUp
+from orchestrator.cli.sweep_session import SweepHalted, SweepSession
+from orchestrator.config.convert import convert
+from orchestrator.config.report import Report
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.errors import ConfigError, ExitCode
+
+Start = Callable[[Job], int]
+Complain = Callable[[ConfigError], None]
+
+
+def sweep(line: Line, start: Start, complain: Complain) -> int:
+    """Run the sweep; the exit code. ``start`` runs one job for launchers other than ours."""
+    if line.problems:
+        raise ConfigError(line.problems)
+    made = resolvers.register()
+    line = _with_params(line)
+    session = SweepSession(line, made)
+    sweep_launcher.register(session)
+    codes: list[int] = []
+    ended = True
+    try:
+        through_hydra(line, _one_by_one(line, made, start, complain, codes))
+    except SweepHalted:
+        pass
+    except FOREIGN as error:
+        if not session.has_begun:
+            raise ConfigError(problems_of(error, line)) from None
+        if not all(job.state.is_final and not job.state.is_done for job in session.jobs):
+            complain(ConfigError(problems_of(error, line)))
+        ended = False  # a sweeper that has nothing to say about a sweep in which all jobs failed
+    finally:
+        code = session.close()
+    if codes:
+        return _code_of(codes)
+    return code or (ExitCode.SUCCEEDED if ended else ExitCode.WORKERS_FAILED)
+
+
+def _one_by_one(
+    line: Line, made: MadeUp, start: Start, complain: Complain, codes: list[int]
+) -> Callable[[DictConfig], Any]:
+    """The task of a launcher that is not ours: one job, in the process that it chooses."""
+
+    def task(_cfg: DictConfig) -> int:
+        cfg = HydraConfig.instance().cfg.hydra._get_parent()  # type: ignore[union-attr]  # noqa: SLF001
+        try:
+            job = claim(check(cfg, line, made), line, made)
+        except ConfigError as error:
+            complain(error)
+            codes.append(error.exit_code)
+        else:
+            codes.append(start(job))
+        return codes[-1]
+
+    return task
+
+
+def _code_of(codes: list[int]) -> int:
+    if all(code == ExitCode.BAD_CONFIG for code in codes):
+        return ExitCode.BAD_CONFIG
+    return ExitCode.WORKERS_FAILED if any(codes) else ExitCode.SUCCEEDED
+
+
+def _with_params(line: Line) -> Line:
+    """The command line, with what the recipe sweeps unless the line says itself what to sweep."""
+    if any(_sweeps(override.hydra) or override.key == "hydra.sweeper.params" for override in line.overrides):
+        return line
+    composed = compose(line)
+    report = Report()
+    data = plain(OmegaConf.masked_copy(composed.cfg, ["sweep"]), report)
+    config = convert(SweepConfig, data.get("sweep"), "sweep", report)
+    words = list(_words(config.params))
+    more = argv.parse(["-m", *words])
+    problems = [*report.problems, *more.problems]
+    if problems:
+        origins = Origins(line, source.LOADED, dict(composed.cfg.hydra.runtime.choices))
+        raise ConfigError([origins.fill_in(problem) for problem in problems])
+    return replace(line, overrides=[*line.overrides, *more.overrides], chosen=line.chosen | more.chosen)
+
+
+def _sweeps(override: str) -> bool:
+    try:
+        return bool(OverridesParser.create().parse_override(override).is_sweep_override())
+    except HydraException:  # Hydra will say what is wrong with it
+        return True
+
+
+def _words(params: Mapping[str, object]) -> Iterator[str]:
+    """Each parameter as it would be typed."""
+    for key, values in params.items():
+        several = values if isinstance(values, tuple) else None
+        yield f"{key}={values if several is None else ','.join(map(_word, several))}"
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return quoted(value) if isinstance(value, str) else str(value)

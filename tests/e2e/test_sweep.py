@@ -1,0 +1,280 @@
+"""Sweeps: many jobs in slots of one process, whatever becomes of each, and only what is missing the next time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core.sweep import JobState
+from tests.e2e.harness import alive, marked, until
+from tests.e2e.sweeps import LOSS, SweepLaunch, script
+
+Launcher = Callable[..., SweepLaunch]
+DONE, FAILED, CANCELLED = JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED
+
+
+@pytest.fixture
+def sweep() -> Iterator[Launcher]:
+    """Starts sweeps, of which none outlives its test."""
+    begun: list[SweepLaunch] = []
+
+    def start(
+        directory: Path, words: Sequence[str], env: Mapping[str, str] | None = None, name: str = "s"
+    ) -> SweepLaunch:
+        begun.append(SweepLaunch(directory, words, env, name))
+        return begun[-1]
+
+    yield start
+    for run in begun:
+        run.end()
+
+
+def test_a_failed_job_ends_nothing_else_and_is_the_only_one_to_be_run_again(sweep: Launcher, tmp_path: Path) -> None:
+    worker = script(tmp_path, *LOSS, "if x == 2 and not os.path.exists('mended'): raise SystemExit(5)")
+    words = ["sweep.objective=loss", "worker.env.X=1,2,3", *worker]
+    first = sweep(tmp_path, words)
+    assert first.finish() == 1
+    assert first.states() == {1: DONE, 2: FAILED, 3: DONE}
+    assert "exit code 5" in first.job(2).message
+    (tmp_path / "mended").touch()
+    again = sweep(tmp_path, words)
+    assert again.finish() == 0
+    assert again.states() == {1: DONE, 2: DONE, 3: DONE}
+    assert [(job.attempts, job.value) for job in again.sweep.jobs] == [(1, 4.0), (2, 1.0), (1, 0.0)]
+    best = again.sweep.best
+    assert best is not None
+    assert best.params == {"worker.env.X": 3}
+    assert "2 done before" in again.stderr
+
+
+def test_a_changed_configuration_is_a_new_job_and_equal_ones_are_one(sweep: Launcher, tmp_path: Path) -> None:
+    worker = script(tmp_path, *LOSS)
+    assert sweep(tmp_path, ["worker.env.X=1,1.0,2", "sweep.name=s", *worker]).finish() == 0
+    more = sweep(tmp_path, ["worker.env.X=2,4,2", "sweep.objective=loss", *worker])
+    assert more.finish() == 0
+    assert more.states() == {2: DONE, 4: DONE}
+    assert [job.attempts for job in more.sweep.jobs] == [1, 1]
+    assert [job.value for job in more.sweep.jobs] == [1.0, 1.0], "an objective that is asked for later is found"
+    other = sweep(tmp_path, ["worker.env.X=2", "worker.env.MORE=1,2", *worker])
+    assert other.finish() == 0
+    assert [job.attempts for job in other.sweep.jobs] == [1, 1]
+
+
+def test_what_is_wrong_with_any_job_is_said_before_any_runs(sweep: Launcher, tmp_path: Path) -> None:
+    words = ["worker.nproc=1,none,2", "stop.grace_s=1,-1", "sweep.jobs=0", "--", "true"]
+    run = sweep(tmp_path, words)
+    assert run.finish() == 2
+    assert run.stderr.splitlines() == [
+        "error: sweep.jobs: 0 is too small; allowed: a whole number from 1, auto [override sweep.jobs=0]"
+    ]
+    run = sweep(tmp_path, [word for word in words if word != "sweep.jobs=0"])
+    assert run.finish() == 2
+    assert sorted(line.partition(";")[0] for line in run.stderr.splitlines()) == [
+        "error: stop.grace_s: -1 is negative",
+        "error: worker.nproc: 'none' is not allowed",
+    ]
+    assert not (tmp_path / "sweeps").exists()
+
+
+def test_jobs_run_side_by_side_on_one_guard_and_one_server(sweep: Launcher, tmp_path: Path) -> None:
+    worker = script(
+        tmp_path,
+        "import os, time",
+        "open(os.environ['X'], 'w').write(os.environ['MASTER_PORT'])",
+        "while not all(map(os.path.exists, '12')): time.sleep(0.01)",
+        "while not os.path.exists('go'): time.sleep(0.01)",
+    )
+    run = sweep(tmp_path, ["sweep.jobs=2", "worker.env.X=1,2,3", *worker])
+    jobs = [run.await_state(x, JobState.RUNNING) for x in (1, 2)]
+    until(lambda: (tmp_path / "1").exists() and (tmp_path / "2").exists(), "both run")
+    assert run.sweep.count(JobState.RUNNING) == 2
+    assert len(Path(f"/proc/{run.process.pid}/task/{run.process.pid}/children").read_text().split()) == 1
+    assert len({job.run_id for job in jobs}) == len({job.dir for job in jobs}) == 2
+    (tmp_path / "go").touch()
+    assert run.finish() == 0
+    assert len(run.sweep.jobs) == 3
+    assert len(list(run.sweep_dir.glob("*/events.jsonl"))) == 3
+
+
+def test_interrupted_it_stops_all_and_goes_on_later(sweep: Launcher, tmp_path: Path) -> None:
+    worker = script(tmp_path, *LOSS, "import time", "while x > 1 and not os.path.exists('go'): time.sleep(0.01)")
+    run = sweep(tmp_path, ["sweep.jobs=2", "sweep.objective=loss", "worker.env.X=1,2,3,4", *worker])
+    run.await_state(1, DONE)
+    running = [run.await_state(x, JobState.RUNNING) for x in (2, 3)]
+    until(lambda: len({pid for job in running for pid in marked(job.run_id)}) == 2, "their workers run")
+    run.signal(signal.SIGINT)
+    assert run.finish() == 130
+    assert not [pid for job in running for pid in marked(job.run_id)]
+    assert run.states() == {1: DONE, 2: CANCELLED, 3: CANCELLED, 4: CANCELLED}
+    (tmp_path / "go").touch()
+    again = sweep(tmp_path, ["sweep.objective=loss", "worker.env.X=1,2,3,4", *worker])
+    assert again.finish() == 0
+    assert [job.attempts for job in again.sweep.jobs] == [1, 2, 2, 1]
+
+
+def test_interrupted_twice_it_kills(sweep: Launcher, tmp_path: Path) -> None:
+    worker = script(
+        tmp_path,
+        "import signal, time, os",
+        "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+        "open('deaf' + os.environ['X'], 'w').close()",
+        "time.sleep(600)",
+    )
+    run = sweep(tmp_path, ["sweep.jobs=2", "stop.grace_s=300", "worker.env.X=1,2", *worker])
+    until(lambda: all((tmp_path / f"deaf{x}").exists() for x in (1, 2)), "both are deaf")
+    jobs = [run.await_state(x, JobState.RUNNING) for x in (1, 2)]
+    run.signal(signal.SIGINT)
+    journals = [Path(job.dir, "events.jsonl") for job in jobs]
+    until(lambda: all('"stop_requested"' in path.read_text() for path in journals), "both are being stopped")
+    run.signal(signal.SIGINT)
+    assert run.finish() == 130
+    assert not [pid for job in jobs for pid in marked(job.run_id)]
+
+
+def test_killed_it_leaves_nothing_and_a_second_one_does_what_is_missing(sweep: Launcher, tmp_path: Path) -> None:
+    worker = script(
+        tmp_path,
+        *LOSS,
+        "import time",
+        "open('ran', 'a').write(f'{x:g} ')",
+        "while x > 2 and not os.path.exists('go'): time.sleep(0.01)",
+    )
+    words = ["sweep.jobs=2", "sweep.objective=loss", "worker.env.X=1,2,3,4", *worker]
+    run = sweep(tmp_path, words)
+    running = [run.await_state(x, JobState.RUNNING) for x in (3, 4)]
+    until(lambda: len((tmp_path / "ran").read_text().split()) == 4, "their workers run")
+    run.process.kill()
+    run.process.wait(10)
+    until(lambda: not [pid for job in running for pid in marked(job.run_id)], "the guard cleans up")
+    (tmp_path / "go").touch()
+    again = sweep(tmp_path, words)
+    assert again.finish() == 0
+    assert [job.value for job in again.sweep.jobs] == [4.0, 1.0, 0.0, 1.0]
+    assert sorted((tmp_path / "ran").read_text().split()) == ["1", "2", "3", "3", "4", "4"]
+
+
+def test_the_guard_killed_with_it_leaves_ghosts_that_the_second_one_lays(sweep: Launcher, tmp_path: Path) -> None:
+    worker = script(
+        tmp_path,
+        "import os, subprocess, sys, time",
+        "if os.path.exists('go'): sys.exit()",
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)",
+        "open('child.tmp', 'w').write(str(child.pid)); os.rename('child.tmp', 'child')",
+        "time.sleep(600)",
+    )
+    run = sweep(tmp_path, ["worker.env.X=1,2", "sweep.jobs=1", *worker])
+    until((tmp_path / "child").exists, "it has a child")
+    child = int((tmp_path / "child").read_text())
+    for pid in (run.process.pid, run.guard_pid()):
+        os.kill(pid, signal.SIGSTOP)
+    for pid in (run.guard_pid(), run.process.pid):
+        os.kill(pid, signal.SIGKILL)
+    run.process.wait(10)
+    assert alive(child)
+    (tmp_path / "go").touch()
+    again = sweep(tmp_path, ["worker.env.X=1,2", "sweep.jobs=1", *worker])
+    assert again.finish() == 0, again.stderr
+    assert not alive(child)
+
+
+def test_a_directory_belongs_to_one_sweep_at_a_time(sweep: Launcher, tmp_path: Path) -> None:
+    worker = script(tmp_path, "import os, time", "while not os.path.exists('go'): time.sleep(0.01)")
+    run = sweep(tmp_path, ["worker.env.X=1,2", *worker])
+    run.await_state(1, JobState.RUNNING)
+    other = sweep(tmp_path / ".", ["worker.env.X=1,3", *worker])
+    assert other.wait() == 2
+    assert f"process {run.process.pid};" in other.stderr
+    (tmp_path / "go").touch()
+    assert run.finish() == 0
+
+
+def test_a_job_is_tried_again_as_often_as_it_may(sweep: Launcher, tmp_path: Path) -> None:
+    worker = script(
+        tmp_path,
+        *LOSS,
+        "open(f'tries{x:g}', 'a').write('.')",
+        "raise SystemExit(x == 2 or (x == 1 and os.path.getsize('tries1') < 3))",
+    )
+    run = sweep(tmp_path, ["sweep.retries=2", "worker.env.X=1,2,3", *worker])
+    assert run.finish() == 1
+    assert run.states() == {1: DONE, 2: FAILED, 3: DONE}
+    assert [job.attempts for job in run.sweep.jobs] == [3, 3, 1]
+
+
+def test_on_failure_stop_begins_no_other_and_stops_those_that_run(sweep: Launcher, tmp_path: Path) -> None:
+    worker = script(
+        tmp_path,
+        "import os, time",
+        "open(os.environ['X'], 'w').close()",
+        "while not (os.path.exists('1') and os.path.exists('2')): time.sleep(0.01)",
+        "if os.environ['X'] == '1': raise SystemExit(7)",
+        "time.sleep(600)",
+    )
+    run = sweep(tmp_path, ["sweep.jobs=2", "sweep.on_failure=stop", "worker.env.X=1,2,3", *worker])
+    assert run.finish() == 1
+    assert run.states() == {1: FAILED, 2: CANCELLED, 3: CANCELLED}
+    assert run.job(3).attempts == 0
+
+
+def test_each_running_job_has_gpus_of_its_own(sweep: Launcher, tmp_path: Path) -> None:
+    worker = script(
+        tmp_path,
+        "import os, time",
+        "mine, other = os.environ['X'], {'1': '2', '2': '1'}[os.environ['X']]",
+        "open('tmp' + mine, 'w').write(os.environ['CUDA_VISIBLE_DEVICES']); os.rename('tmp' + mine, 'gpus' + mine)",
+        "while not os.path.exists('gpus' + other): time.sleep(0.01)",
+    )
+    words = ["sweep.gpus=2", "sweep.cpus=0", "worker.env.X=1,2", *worker]
+    run = sweep(tmp_path, words, {"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b,GPU-c,GPU-d,GPU-e"})
+    assert run.finish() == 0
+    seen = [(tmp_path / f"gpus{x}").read_text() for x in (1, 2)]
+    assert sorted(seen) == ["GPU-a,GPU-b", "GPU-c,GPU-d"]
+    scarce = sweep(tmp_path, words, {"CUDA_VISIBLE_DEVICES": "0"}, name="other")
+    assert scarce.finish() == 2
+    assert scarce.stderr.startswith("error: sweep.gpus: 2 is more than this machine has; ask for less")
+
+
+def test_a_recipe_says_what_is_swept_unless_the_command_line_does(sweep: Launcher, tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text("\n".join(LOSS))
+    (tmp_path / "r.yaml").write_text(
+        "worker: {cmd: [__python__, worker.py], env: {X: 0}}\n"
+        "sweep: {name: null, objective: loss, params: {worker.env.X: [1, 2.5, '3'], stop.grace_s: 'range(1, 3)'}}\n"
+    )
+    run = sweep(tmp_path, ["r.yaml", "sweep.name=null"], name="r")
+    assert run.finish() == 0, run.stderr
+    found = [(job.params["worker.env.X"], job.params["stop.grace_s"], job.value) for job in run.sweep.jobs]
+    assert found == [(1, 1, 4), (1, 2, 4), (2.5, 1, 0.25), (2.5, 2, 0.25), ("3", 1, 0), ("3", 2, 0)]
+    typed = sweep(tmp_path, ["r.yaml", "sweep.name=null", "worker.env.X=7,8"], name="r")
+    assert typed.finish() == 0
+    assert [job.value for job in typed.sweep.jobs] == [16, 25]
+
+
+def test_secrets_are_in_no_file_of_a_sweep(sweep: Launcher, tmp_path: Path) -> None:
+    worker = script(tmp_path, "import os", "print(len(os.environ['API_TOKEN']))")
+    run = sweep(tmp_path, ["worker.env.API_TOKEN=hunter2-one,hunter2-two", "worker.env.B=xx-$HOME", *worker])
+    assert run.finish() == 0, run.stderr
+    assert len(run.sweep.jobs) == 2
+    assert b"hunter2" not in b"".join(path.read_bytes() for path in run.sweep_dir.rglob("*") if path.is_file())
+    assert "hunter2" not in run.stderr
+
+
+def test_a_job_that_reports_no_value_has_failed_where_one_is_looked_for(sweep: Launcher, tmp_path: Path) -> None:
+    worker = script(tmp_path, "from orchestrator.worker import report", "report(acc=1)")
+    run = sweep(tmp_path, ["sweep.objective=loss", "worker.env.X=1,2", *worker])
+    assert run.finish() == 1
+    assert run.states() == {1: FAILED, 2: FAILED}
+    assert run.job(1).message == "it reported no number as 'loss'"
+
+
+@pytest.mark.parametrize("launcher", ["basic"])
+def test_another_launcher_runs_our_jobs_too(sweep: Launcher, tmp_path: Path, launcher: str) -> None:
+    worker = script(tmp_path, *LOSS, "raise SystemExit(x == 2)")
+    run = sweep(tmp_path, [f"hydra/launcher={launcher}", "worker.env.X=1,2,3", *worker])
+    assert run.finish() == 1
+    results = [json.loads(path.read_text()) for path in sorted(run.sweep_dir.glob("*/result.json"))]
+    assert [result["state"] for result in results] == ["SUCCEEDED", "FAILED", "SUCCEEDED"]
