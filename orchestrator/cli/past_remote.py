@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.control import PATIENCE_S, WATCH_PATIENCE_S, connected
 from orchestrator.cli.rundir import Record
-from orchestrator.core.rendezvous import Closed, Drained, Notice, Restart, Settled, Superseded, Up
+from orchestrator.core.rendezvous import Closed, Drained, Emptied, Notice, Restart, Settled, Superseded, Up
 from orchestrator.core.status import GroupStatus
 from orchestrator.edge.redis import replies
 from orchestrator.edge.redis.scripts import EVENTS, group_keys
@@ -32,6 +32,7 @@ _NAMES: dict[type[Any], str] = {
     Closed: "run_closed",
     Drained: "drained",
     Up: "workers_up",
+    Emptied: "all_left",
 }
 
 

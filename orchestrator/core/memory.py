@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.core.rendezvous import Claim, Ledger, Replacement, Restart, Seat, Waiting
+from orchestrator.core.charges import Ledger
+from orchestrator.core.rendezvous import Claim, Replacement, Restart, Seat, Waiting
 
 
 class Memory:

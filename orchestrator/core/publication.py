@@ -15,7 +15,7 @@ from typing import Any
 
 from orchestrator.errors import RendezvousError
 
-PROTOCOL = 3  # of commands and keys: agents of different ones cannot meet
+PROTOCOL = 4  # of commands and keys: agents of different ones cannot meet
 DEEPEST = 60  # a recipe may be 50 deep
 SHOWN = 60  # characters of a value in a message
 _NOTHING = object()

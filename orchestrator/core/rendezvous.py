@@ -7,80 +7,12 @@ the wire: replies give milliseconds left, because no two clocks agree.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
+from orchestrator.core.charges import NO_CHARGES, Ledger
 from orchestrator.core.words import Outcome
-
-CHARGES_KEPT = 100  # as many as `lua/lib` shows
-
-
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """A restart that was charged, and how long ago.
-
-    ``id`` names what had failed: ``17``, a round; ``17/0/3/1``, what was to be incarnation 1 of local rank 3 in slot 0
-    (``all`` of them). ``#2`` at its end: it was charged to the own budget of rule 2.
-    """
-
-    id: str
-    age_ms: int
-
-    @property
-    def is_apart(self) -> bool:
-        """Whether restart.budget knows nothing of it."""
-        return rule_of(self.id) is not None
-
-
-def rule_of(id_: str) -> int | None:
-    """The rule whose own budget a charge of this name is of; None: it is of restart.budget."""
-    number = id_.partition("#")[2]
-    return int(number) if number.isdecimal() else None
-
-
-@dataclass(frozen=True, slots=True)
-class Ledger:
-    """The newest charges of a run, as its members carry them for a server that loses its memory.
-
-    ``forgiven`` charges, of before the run was reopened or had made progress, no longer count against any budget, and
-    ``apart`` of the others were charged to rules' own. ``stalled`` restarts in a row, the newest ones, had made no
-    progress when the next one was charged (-1: there was none yet), and by then the run had got to ``paid``.
-    """
-
-    forgiven: int = 0
-    charges: tuple[Charge, ...] = ()
-    apart: int = 0
-    stalled: int = -1
-    paid: int = 0
-
-    def older(self, by_ms: int) -> Ledger:
-        """The same after ``by_ms``."""
-        aged = tuple(Charge(charge.id, charge.age_ms + by_ms) for charge in self.charges)
-        return replace(self, charges=aged)
-
-    def united(self, other: Ledger) -> Ledger:
-        """What both know, the newest charges first; what was forgiven according to either is forgotten."""
-        if self.forgiven != other.forgiven:
-            return max(self, other, key=lambda ledger: ledger.forgiven)
-        known = {charge.id for charge in other.charges}
-        both = (*other.charges, *(charge for charge in self.charges if charge.id not in known))
-        charges = tuple(sorted(both, key=lambda charge: charge.age_ms)[:CHARGES_KEPT])
-        paid, stalled = max((self.paid, self.stalled), (other.paid, other.stalled))
-        apart = max(self.apart, other.apart, sum(charge.is_apart for charge in charges))
-        return Ledger(self.forgiven, charges, apart, stalled, paid)
-
-    def knows(self, id_: str) -> bool:
-        """Whether it has this charge."""
-        return any(charge.id == id_ for charge in self.charges)
-
-    def charged(self, id_: str, head: Ledger) -> Ledger:
-        """The same with one more charge, after which the group's numbers were those of ``head``.
-
-        What is charged once may be heard of often.
-        """
-        after = self.united(head)
-        return after if self.knows(id_) else after.united(replace(after, charges=(Charge(id_, 0),)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +31,7 @@ class Claim:
     size: int = 0
     members_hash: str = ""
     charged: int = 0
-    ledger: Ledger = Ledger()
+    ledger: Ledger = NO_CHARGES
     seat: Seat | None = None
     succeeded: bool = False  # all its workers of that round
     ignored: int = 0  # of these, with failures that a rule ignores
@@ -123,7 +55,7 @@ class Seat:
     charged: int  # restarts charged to the run so far
     consecutive: int  # charged restarts since the group was last healthy for long
     why: str = ""  # what made this round: "first", "worker failed", "lost node b", …
-    ledger: Ledger = field(default=Ledger(), compare=False)  # as of the reply
+    ledger: Ledger = field(default=NO_CHARGES, compare=False)  # as of the reply
 
     def claim(self) -> Claim:
         """What to send with later commands."""
@@ -242,7 +174,7 @@ class Restart:
     reason: str = ""
     cause: Mapping[str, Any] | None = None  # a `Failure` as a dict; None when a success is repeated (restart=always)
     id: str = ""  # of the charge; empty: the round's number
-    head: Ledger = field(default=Ledger(), compare=False)  # the group's numbers after it, without charges
+    head: Ledger = field(default=NO_CHARGES, compare=False)  # the group's numbers after it, without charges
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +196,7 @@ class Replacement:
     delay_ms: int
     remaining: int | None  # charged restarts that are still allowed; None: no bound
     id: str
-    head: Ledger = field(default=Ledger(), compare=False)
+    head: Ledger = field(default=NO_CHARGES, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,4 +227,11 @@ RenewReply = Standing | Waiting | Lapsed | Restoring | Superseded | Restart | Cl
 Verdict = Standing | Superseded | Restart | Closed | Lapsed | Restoring  # replies to fail, done and restore
 Fate = Verdict | Refused  # replies to verdict
 ReplaceReply = Replacement | Verdict
-Notice = Settled | Superseded | Restart | Closed | Drained | Up  # what the group's stream tells
+
+
+@dataclass(frozen=True, slots=True)
+class Emptied:
+    """The group is closed, and all its members have left: none of its workers runs any more."""
+
+
+Notice = Settled | Superseded | Restart | Closed | Drained | Up | Emptied  # what the group's stream tells

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from fnmatch import fnmatchcase
 
-from orchestrator.core.rendezvous import Closed, Notice, Restart, Settled, Superseded, Up
+from orchestrator.core.rendezvous import Closed, Emptied, Notice, Restart, Settled, Superseded, Up
 from orchestrator.core.specs import GroupSpec, Need, SuccessKind, SuccessPolicy
 from orchestrator.core.words import Outcome
 
@@ -26,12 +26,15 @@ class Level(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class RoleView:
-    """What is known of a role: its newest round (0: none yet), how far that is, and its end, if it has ended."""
+    """What is known of a role: its newest round (0: none yet), how far that is, its end, and whether all have left."""
 
     round: int = 0
     level: Level = Level.SETTLED
     closed: Closed | None = None
+    gone: bool = False
 
+
+WORD_S = 0.5  # within which nodes that are told to stop at the same time have told each other
 
 Views = Mapping[str, RoleView]
 
@@ -49,8 +52,8 @@ def heard(view: RoleView, news: RoleView | Notice) -> RoleView:
             return RoleView(news.round, Level(news.level))
         case Superseded() | Restart():
             return RoleView(0)
-        case Closed():
-            return replace(view, closed=news)
+        case Closed() | Emptied():
+            return replace(view, closed=news) if isinstance(news, Closed) else replace(view, gone=True)
     return view
 
 
@@ -124,6 +127,16 @@ def _lost(bad: Sequence[str], views: Views) -> RunVerdict:
 def dependants(role: str, groups: Iterable[GroupSpec]) -> tuple[str, ...]:
     """The roles that depend on ``role``, directly."""
     return tuple(group.role for group in groups if role in group.depends_on)
+
+
+def may_run(view: RoleView, waited_s: float, most_s: float) -> bool:
+    """Whether workers of a role may still run on other nodes, for who has waited so long to stop what they depend on.
+
+    A role that nobody has ended goes on: it is not waited for, but for the moment that word of its end may take.
+    """
+    if view.closed is None:
+        return view.round > 0 and waited_s < WORD_S
+    return not view.gone and waited_s < most_s
 
 
 def circle(groups: Mapping[str, Iterable[str]]) -> tuple[str, ...]:

@@ -140,7 +140,7 @@ class Agent:
     async def _take_part(self, group: GroupAgent) -> None:
         await group.run()
         if self._company is not None:
-            self._company.ended(group.role, _closed(group))
+            self._company.ended(group.role, _closed(group), alone=group.alone)
 
     def snapshot(self) -> Snapshot:
         """What this agent is doing now, for whoever asks for its health."""

@@ -1,18 +1,31 @@
 """Several roles of one run, on one node: hears of all of them, and has this node's groups act on it.
 
 Who waits for whom, and what the run's end is, `core.roles` decides. Invariant: a group's inbox is only ever put into;
-a stop reaches a group when none of those here that depend on it runs any more.
+a stop reaches a group when none of those that depend on it runs any more, here or on another node.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from signal import SIGTERM
 
-from orchestrator.core.rendezvous import Closed, Notice, Restart, Superseded
+from orchestrator.core.rendezvous import Claim, Closed, Notice, Restart, Superseded
 from orchestrator.core.result import Ending
-from orchestrator.core.roles import RoleView, RunVerdict, dependants, heard, hopeless, unmet, verdict
+from orchestrator.core.roles import (
+    WORD_S,
+    RoleView,
+    RunVerdict,
+    dependants,
+    heard,
+    hopeless,
+    may_run,
+    unmet,
+    verdict,
+)
 from orchestrator.core.specs import GroupSpec, JobSpec
+from orchestrator.core.stopping import in_time
 from orchestrator.core.words import Event, Outcome
 from orchestrator.edge.messages import Message, Post, rendezvous_failed
 from orchestrator.edge.redis.connection import Connection
@@ -38,13 +51,17 @@ class Company:
         self._news = asyncio.Event()  # another one after each change
         self._inboxes: dict[str, Post] = {}
         self._stores: dict[str, GroupStore] = {}
+        self._claims: dict[str, Callable[[], Claim]] = {}
         self._held: list[tuple[str, Message]] = []
+        self._held_since: dict[str, float] = {}  # by role, on the loop's clock
+        self._most_s = in_time(job.stop, SIGTERM).grace_s  # how long workers that others depend on wait for those
+        self._declared: set[str] = set()
         self._tasks: asyncio.TaskGroup | None = None
         self.verdict: RunVerdict | None = None
 
-    def join(self, role: str, inbox: Post, store: GroupStore) -> None:
-        """This node takes part in ``role``; messages go to that inbox."""
-        self._inboxes[role], self._stores[role] = inbox, store
+    def join(self, role: str, inbox: Post, store: GroupStore, claim: Callable[[], Claim]) -> None:
+        """This node takes part in ``role``; messages go to that inbox. ``claim``: what it knows of the group."""
+        self._inboxes[role], self._stores[role], self._claims[role] = inbox, store, claim
 
     def closing(self, role: str) -> Closed | None:
         """How the role has ended, if it has."""
@@ -87,17 +104,17 @@ class Company:
             self._views[role] = view
             self._changed()
 
-    def ended(self, role: str, closed: Closed | None) -> None:
-        """This node's part in a role has ended; ``closed``: and so has the role, everywhere."""
+    def ended(self, role: str, closed: Closed | None, *, alone: bool) -> None:
+        """This node's part in a role is over; ``closed``: and so is the role. ``alone``: no other node has a part."""
         self._inboxes.pop(role, None)
-        if closed is not None and self._views[role].closed is None:
-            self._views[role] = RoleView(closed=closed)
-        self._release()
+        view = self._views[role]
+        self._views[role] = replace(view, closed=view.closed or closed, gone=view.gone or alone)
         self._changed()
 
     def _changed(self) -> None:
         news, self._news = self._news, asyncio.Event()
         news.set()
+        self._release()
         if self.verdict is None and (found := verdict(self._job.success, self._views)) is not None:
             self.verdict = found
             self._log("run_decided", outcome=found.outcome, role=found.role, reason=found.why)
@@ -150,12 +167,37 @@ class Company:
     # -- stopping in order
 
     def holds(self, group: GroupSpec, message: Message) -> bool:
-        """Whether a message for ``group`` has to wait until those that depend on it have stopped here."""
-        stops = message.event in _STOPS and message.ending is not None and message.ending.outcome is Outcome.STOPPED
-        if not stops or not self._is_needed(group.role):
+        """Whether a message for ``group`` has to wait until those that depend on it have stopped."""
+        ending = message.ending
+        if message.event not in _STOPS or ending is None or ending.outcome is not Outcome.STOPPED:
             return False
-        self._held.append((group.role, message))
+        if ending.declares and message.event is Event.STOP_REQUESTED:
+            self._declare(group.role, ending)
+        if not self._is_needed(group.role):
+            return False
+        self._hold(group.role, message)
         return True
+
+    def _declare(self, role: str, ending: Ending) -> None:
+        """Tell the other nodes at once that the role ends: those that wait for its workers have to know of it."""
+        linked = self._mine[role].depends_on or dependants(role, self._job.groups)
+        if linked and self._tasks is not None and role not in self._declared:
+            self._declared.add(role)
+            self._tasks.create_task(self._close(role, ending), name=f"close {role}")
+
+    async def _close(self, role: str, ending: Ending) -> None:
+        try:
+            await self._stores[role].close(self._claims[role](), ending.outcome, ending.exit_code, ending.reason, None)
+        except RendezvousError as error:
+            self._lose(error)
+
+    def _hold(self, role: str, message: Message) -> None:
+        loop = asyncio.get_running_loop()
+        if role not in self._held_since:
+            self._held_since[role] = loop.time()
+            for delay_s in (WORD_S, self._most_s):
+                loop.call_later(delay_s, self._release)
+        self._held.append((role, message))
 
     def hurry(self) -> None:
         """Nothing is to be waited for any more."""
@@ -164,7 +206,12 @@ class Company:
             self._put(role, message)
 
     def _is_needed(self, role: str) -> bool:
-        return any(name in self._inboxes for name in dependants(role, self._mine.values()))
+        now = asyncio.get_running_loop().time()
+        waited_s = now - self._held_since.get(role, now)
+        return any(
+            name in self._inboxes or may_run(self._views[name], waited_s, self._most_s)
+            for name in dependants(role, self._job.groups)
+        )
 
     def _release(self) -> None:
         held, self._held = self._held, []

@@ -12,7 +12,6 @@ from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING
 
-from orchestrator.core.failures import Failure
 from orchestrator.core.machine import Facts, GroupMachine
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.result import Ending, RunResult
@@ -79,7 +78,7 @@ class GroupAgent:
         self._learner = self._make_learner(connection)
         answers = self._make_answers(processes, connection)
         if company is not None:
-            company.join(group.role, self._inbox.put_nowait, store)
+            company.join(group.role, self._inbox.put_nowait, store, lambda: self._membership.claim)
             answers[Effect.AWAIT_DEPENDENCIES] = partial(company.dependencies, group)
         self._performer = Performer(group, self._membership, self._workers, backend, post=self.post, answers=answers)
         backend.attach(self._hear)
@@ -118,6 +117,11 @@ class GroupAgent:
     def role(self) -> str:
         """The group's name."""
         return self.spec.role
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other node had a part in the newest round that we were in."""
+        return self.spec.max_nodes == 1 or getattr(self._membership.seat, "size", 0) == 1
 
     def post(self, message: Message) -> None:
         """Put a message into the inbox, unless other roles have to end first; from the event loop's thread only."""
@@ -283,7 +287,8 @@ class GroupAgent:
             reason=ending.reason,
             rounds=self._rounds,
             restarts=self._membership.charged,
-            root_cause=self._root_cause(ending) if failed else None,
+            # What the whole group holds to be the cause; our own first failure only where it has said nothing.
+            root_cause=(ending.cause or self._workers.failed.first) if failed else None,
             failures=self._workers.failed.all,
             results=self._workers.results(),
             timings={
@@ -291,9 +296,3 @@ class GroupAgent:
                 **{f"{name.lower()}_s": t for name, t in self._spent.items()},
             },
         )
-
-    def _root_cause(self, ending: Ending) -> Failure | None:
-        """What the whole group holds to be the cause; our own last failure only where it has said nothing."""
-        if ending.cause is not None:
-            return ending.cause
-        return self._workers.failed.first

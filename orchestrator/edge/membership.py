@@ -19,6 +19,7 @@ from orchestrator.core.rendezvous import (
     Claim,
     Closed,
     Drained,
+    Emptied,
     Lapsed,
     Notice,
     RenewReply,
@@ -188,7 +189,7 @@ class Membership:
     def _hear(self, said: Notice | RenewReply | Verdict) -> None:
         """Post what a reply or a notice means to the machine."""
         match said:
-            case Standing() | Restoring() | Up():
+            case Standing() | Restoring() | Up() | Emptied():
                 pass
             case Waiting():
                 self._memory.waiting(said)

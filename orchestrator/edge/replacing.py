@@ -11,9 +11,10 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from orchestrator.core.charges import rule_of
 from orchestrator.core.failures import Failure
 from orchestrator.core.policies import RestartPolicy, Scope, StopPolicy
-from orchestrator.core.rendezvous import Part, Replacement, rule_of
+from orchestrator.core.rendezvous import Part, Replacement
 from orchestrator.core.restart import Judgement, consecutive_failures, delay_s
 from orchestrator.edge.backend import WorkerBackend
 from orchestrator.edge.failed import Failed

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import assert_never
 
+from orchestrator.core.charges import rule_of
 from orchestrator.core.failures import Failure
 from orchestrator.core.memory import Memory
 from orchestrator.core.rendezvous import (
@@ -24,7 +25,6 @@ from orchestrator.core.rendezvous import (
     Standing,
     Superseded,
     Verdict,
-    rule_of,
 )
 from orchestrator.core.restart import Judgement
 from orchestrator.core.result import Ending

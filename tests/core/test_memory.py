@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from orchestrator.core.charges import Charge, Ledger
 from orchestrator.core.memory import Memory
-from orchestrator.core.rendezvous import Charge, Ledger, Restart, Seat
+from orchestrator.core.rendezvous import Restart, Seat
 
 
 def seat(number: int) -> Seat:

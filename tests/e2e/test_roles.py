@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -360,3 +361,69 @@ def test_health_shows_every_role(launch: Launcher, written: Written) -> None:
     assert 'orchestrator_workers_running{group="other"} 2' in metrics
     run.signal(signal.SIGTERM)
     assert run.wait() == 143
+
+
+def apart(nodes: Nodes, written: Written) -> tuple[Launch, Launch, Launch]:
+    """Two trainers, the second of which takes its time to stop, and on a node of its own the data that they need."""
+    slow = DYING.replace("0.3", "1.2")
+    job = written.job(
+        f"""
+        success: [trainer]
+        roles:
+          data: {{on: [b*], worker: {{cmd: {DYING}}}}}
+          trainer: {{on: [a*], nodes: 2, depends_on: {{data: started}}, worker: {{cmd: {slow}}}}}
+        """
+    )
+    first, second, data = (nodes.start(name, job) for name in ("a1", "a2", "b1"))
+    for run, role in ((first, "trainer"), (second, "trainer"), (data, "data")):
+        started(run, role)
+    return first, second, data
+
+
+@pytest.mark.parametrize("who", ["the first", "all", "an operator"])
+def test_what_a_role_needs_outlasts_it_on_other_nodes_too(
+    nodes: Nodes, server: Server, written: Written, who: str
+) -> None:
+    first, second, data = runs = apart(nodes, written)
+    if who == "an operator":
+        subprocess.run(
+            [sys.executable, "-m", "orchestrator.cli.ctl", "stop", server.url, "j1"], capture_output=True, check=True
+        )
+    for run in {"the first": runs[:1], "all": runs[::-1]}.get(who, ()):
+        run.signal(signal.SIGTERM)
+    assert [run.wait() for run in runs] == [143, 143, 143]
+    ended = [run.events("worker_exited", group="trainer")[0]["ts"] for run in (first, second)]
+    stopping = data.events("transition", group="data", to="CLOSING")[0]
+    assert stopping["ts"] > max(ended)
+
+
+def test_a_role_that_is_stopped_alone_does_not_wait_for_those_that_go_on(nodes: Nodes, written: Written) -> None:
+    first, second, data = apart(nodes, written)
+    data.signal(signal.SIGTERM)
+    assert data.wait() == 143
+    assert first.state_is("HEALTHY")
+    assert second.state_is("HEALTHY")
+    first.signal(signal.SIGTERM)
+    assert (first.wait(), second.wait()) == (143, 143)
+
+
+def test_a_node_that_is_lost_while_it_stops_is_not_waited_for_for_ever(nodes: Nodes, written: Written) -> None:
+    stubborn = written.job(
+        f"""
+        stop: {{grace_s: 1.5}}
+        success: [trainer]
+        roles:
+          data: {{on: [b*], worker: {{cmd: {DYING}}}}}
+          trainer: {{on: [a*], nodes: 2, depends_on: {{data: started}}, worker: {{cmd: {STUBBORN}}}}}
+        """
+    )
+    first, second, data = (nodes.start(name, stubborn) for name in ("a1", "a2", "b1"))
+    for run, role in ((first, "trainer"), (second, "trainer"), (data, "data")):
+        started(run, role)
+    first.signal(signal.SIGTERM)
+    second.await_event("transition", group="trainer", to="CLOSING")
+    guard = second.guard_pid()
+    os.kill(guard, signal.SIGSTOP)  # it cannot say that its agent has died
+    os.kill(second.process.pid, signal.SIGKILL)
+    assert (first.wait(), data.wait()) == (143, 143)
+    os.kill(guard, signal.SIGCONT)  # and cleans up

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from orchestrator.core.rendezvous import Closed, Lapsed, Notice, Settled, Standing, Superseded, Up
+from orchestrator.core.rendezvous import Closed, Emptied, Lapsed, Notice, Settled, Standing, Superseded, Up
 from orchestrator.core.roles import Level, RoleView, heard
 from orchestrator.core.words import Outcome
 from orchestrator.edge.redis.observer import Observer
 from tests.edge import servers
 from tests.edge.servers import PATIENCE_S, Server, World, eventually, world
+from tests.edge.test_rendezvous_control import JOB
 from tests.edge.test_rendezvous_restoring import forget
 
 server, own_server = servers.server, servers.own_server
@@ -119,6 +120,51 @@ def test_an_observer_hears_of_rounds_and_of_the_end_and_looks_again_after_an_out
             await a.store.close(a.claim, Outcome.FAILED, 3, "so it is", None)
             await becomes(RoleView(1, closed=Closed(outcome=Outcome.FAILED, exit_code=3, reason="so it is")))
             following.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_closed_role_is_gone_when_the_last_of_its_members_has_left(server: Server) -> None:
+    async def scenario() -> None:
+        async with world(server) as run:
+            a, b = await run.seated("ab", (2, 2))
+            news = await observer(run)
+            assert await anext(news) == RoleView(1)
+            closed = await a.store.close(a.claim, Outcome.STOPPED, 143, "so it is", None)
+            assert await anext(news) == closed
+            for _ in range(2):  # said again, it is counted once
+                await a.store.leave(a.claim, "its workers have ended")
+            assert await look(run) == RoleView(closed=closed)
+            await b.store.leave(b.claim, "its workers have ended")
+            assert await anext(news) == Emptied()
+            assert await look(run) == RoleView(closed=closed, gone=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_role_that_is_closed_between_two_rounds_is_gone_at_once(server: Server) -> None:
+    async def scenario() -> None:
+        async with world(server) as run:
+            (a,) = await run.seated("a", (1, 1))
+            await a.store.wish_restart("why", "to have none")
+            closed = await a.store.close(a.claim, Outcome.STOPPED, 143, "so it is", None)
+            assert await look(run) == RoleView(closed=closed, gone=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_run_that_is_reopened_begins_without_those_who_never_left(server: Server) -> None:
+    async def scenario() -> None:
+        async with world(server) as run:
+            run.publication = JOB
+            a, b = await run.seated("ab", (2, 2))
+            await a.store.close(a.claim, Outcome.STOPPED, 143, "so it is", None)
+            await a.store.leave(a.claim, "its workers have ended")
+            again = [await run.member(name, (2, 2), reopen=True) for name in "ab"]
+            await asyncio.gather(*(one.sit() for one in again))
+            assert await look(run) == RoleView(2)
+            await b.store.leave(b.claim, "late, and of another round")
+            assert await look(run) == RoleView(2)
 
     asyncio.run(scenario())
 

@@ -21,6 +21,7 @@ from orchestrator.core.rendezvous import (
     Claim,
     Closed,
     Drained,
+    Emptied,
     Held,
     JoinReply,
     Lapsed,
@@ -313,7 +314,7 @@ class Agent:
             case Closed():
                 self.memory.closed(said.charged)
                 self.leave(f"closed: {said.outcome}")
-            case Drained():
+            case Drained() | Emptied():
                 self.leave("drained")
 
     def _interrupt(self, target: Phase, *phases: Phase, about: int | None = None) -> None:

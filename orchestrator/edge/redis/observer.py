@@ -41,9 +41,9 @@ class Observer:
 
 def _view(row: list[Any]) -> tuple[str, RoleView]:
     match row:
-        case [str(cursor), int(round_), int(level), list(closed)]:
+        case [str(cursor), int(round_), int(level), list(closed), int(gone)]:
             ending = replies.parse(closed) if closed else None
             if not isinstance(ending, Closed | None):
                 raise TypeError("an end that is none")
-            return cursor, RoleView(round_, Level(level), ending)
+            return cursor, RoleView(round_, Level(level), ending, bool(gone))
     raise ValueError("no view")

@@ -10,17 +10,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from orchestrator.core.charges import Charge, Ledger
 from orchestrator.core.failures import Failure
 from orchestrator.core.learning import Gaps
 from orchestrator.core.rendezvous import (
-    Charge,
     Closed,
     Drained,
+    Emptied,
     Fate,
     Held,
     JoinReply,
     Lapsed,
-    Ledger,
     Notice,
     Place,
     Refused,
@@ -167,6 +167,7 @@ _PARSERS: dict[str, Callable[[Row], Reply]] = {
     "closed": _closed,
     "settled": lambda row: Settled(_number(row[0])),
     "up": lambda row: Up(_number(row[0]), _number(row[1])),
+    "emptied": lambda _row: Emptied(),
     "drained": lambda row: Drained(_text(row[0]), _text(row[1])),
 }
 

@@ -8,6 +8,7 @@
 local why = text(ARGV[21], 1024, 'why')
 
 tick()
+if is('closed') and known() and write('HDEL', SEATS, name) == 1 and call('HLEN', SEATS) == 0 then emptied() end
 if not is('closed') and known() then
   lose({name}, 'node ' .. name .. ' left: ' .. why)
   if is('open') then progress() end

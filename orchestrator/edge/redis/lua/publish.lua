@@ -18,6 +18,7 @@ local rules = {
 local function reopen()
   forgive(num('charged'))
   set('state', 'open', 'why', 'reopened', 'consecutive', 0, 'stalled', -1)
+  write('DEL', SEATS, NONCES)
   unset('outcome', 'exit_code', 'close_why', 'close_cause', 'min_at', 'last_joiner', 'scale_at', 'restore_until')
   write('DEL', JOB)
 end

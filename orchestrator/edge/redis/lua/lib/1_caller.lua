@@ -8,13 +8,15 @@
 -- KEYS[5]   waiting  zset  name -> priority in the coming round: a known slot, else after all of those, by arrival
 -- KEYS[6]   absent   set   members of the round that ended, alive, not back yet
 -- KEYS[7]   back     set   members of the round that ended which have joined again
--- KEYS[8]   seats    hash  name -> "slot:base_rank" in the settled round, or in that which is being restored
+-- KEYS[8]   seats    hash  name -> "slot:base_rank" in the settled round, or in that which is being restored; once the group is
+--                          closed, of those who have not left yet
 -- KEYS[9]   slots    hash  name -> slot it had last; names beyond the settled round are kept while their slot is free
 -- KEYS[10]  done     set   members of the settled round that have reported success
 -- KEYS[11]  charges  zset  what was restarted -> instant at which that was charged. ROUND, or ROUND/SLOT/PART/INCARNATION of
 --                          a local rank or "all" of a slot; #N after it: to the own budget of rule N, not to restart.budget
 -- KEYS[12]  free     zset  the same, or a round that was superseded -> instant at which it ended without a charge
--- KEYS[13]  events   stream of {reply: JSON of settled, superseded, restart, closed, as replied, or {"drained", node, nonce}}
+-- KEYS[13]  events   stream of {reply: JSON of settled, superseded, restart, closed, as replied, of {"drained", node, nonce}, or
+--                    of {"emptied"}: it is closed, and all members have left}
 -- KEYS[14]  gaps     hash  limit -> "longest_ms second_ms count" of the gaps that watchdogs have seen in the run
 -- KEYS[15]  job      hash  {digest, job, role:NAME -> JSON of its rules}; the run's, shared by its groups
 --

@@ -12,12 +12,21 @@ local function closed()
   return {'closed', r[1], tonumber(r[2]), r[3], r[4], num('charged')}
 end
 
--- End the run. What only an open group needs goes; its record and its stream tell latecomers for a day.
+-- Nobody's workers run any more.
+local function emptied()
+  write('DEL', SEATS, NONCES)
+  announce({'emptied'})
+end
+
+-- End the run. What only an open group needs goes; its record and its stream tell latecomers for a day. Who sat in the round
+-- is known until it has left: only then have its workers ended.
 local function close(outcome, exit_code, why, cause)
+  local sat = stands()
   set('state', 'closed', 'outcome', outcome, 'exit_code', exit_code, 'close_why', why, 'close_cause', cause)
-  write('DEL', LEASES, NONCES, BIDS, WAITING, ABSENT, BACK, SEATS, SLOTS, DONE, CHARGES, FREE)
+  write('DEL', LEASES, BIDS, WAITING, ABSENT, BACK, SLOTS, DONE, CHARGES, FREE)
   announce(closed())
-  for _, key in ipairs({GROUP, EVENTS, GAPS, JOB}) do write('PEXPIRE', key, CLOSED_TTL_MS) end
+  if not sat then emptied() end
+  for _, key in ipairs({GROUP, EVENTS, GAPS, JOB, SEATS, NONCES}) do write('PEXPIRE', key, CLOSED_TTL_MS) end
 end
 
 -- How many members have said that their workers run, and that they are ready; of the round that stands.
