@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.cli import torchrun
+from orchestrator.cli import torchrun_hints
 from orchestrator.cli.paths import SUFFIXES, absolute
 from orchestrator.config.report import nearest
 from orchestrator.errors import Problem
@@ -89,11 +89,11 @@ class Flags:
     def _flag(self, word: str, waiting: list[str], problems: list[Problem]) -> None:
         start, equals, value = word.partition("=")
         name = _long(start)
-        if name is None and torchrun.recognised(start):
-            if not equals and torchrun.takes_value(start) and waiting and not waiting[-1].endswith(".py"):
+        if name is None and torchrun_hints.recognised(start):
+            if not equals and torchrun_hints.takes_value(start) and waiting and not waiting[-1].endswith(".py"):
                 value = waiting.pop()
-            self.instead += filter(None, [torchrun.override(start, value)])
-            problems.append(torchrun.problem(start, value))
+            self.instead += filter(None, [torchrun_hints.override(start, value)])
+            problems.append(torchrun_hints.problem(start, value))
         elif name is None:
             hint = nearest(start, [*_PLAIN, *_VALUED])
             problems.append(Problem(start, "is no flag", f"{hint}flags of the command to run stand behind --"))

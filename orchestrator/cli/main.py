@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.cli.argv import Line
     from orchestrator.cli.compose import Composed
     from orchestrator.cli.job import Job
+    from orchestrator.cli.run import MakeVoices
     from orchestrator.cli.secrets import Secrets
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
@@ -66,17 +67,17 @@ def complain(error: OrchestratorError) -> None:
     """Every problem on a line of its own."""
     lines = [str(one) for one in dict.fromkeys(error.problems)] if isinstance(error, ConfigError) else [str(error)]
     for line in lines:
-        _say(f"error: {line}")
+        say(f"error: {line}")
 
 
 def _show_bug() -> None:
     import traceback  # noqa: PLC0415 - a bug is rare
 
-    _say(traceback.format_exc().rstrip())
-    _say("this is a bug of the orchestrator; please report it with the lines above")
+    say(traceback.format_exc().rstrip())
+    say("this is a bug of the orchestrator; please report it with the lines above")
 
 
-def _say(text: str, secrets: Secrets | None = None) -> None:
+def say(text: str, secrets: Secrets | None = None) -> None:
     """A line on stderr, without secrets and without control characters."""
     from orchestrator.cli.terminal_text import safe_secrets  # noqa: PLC0415 - not needed when all is well
     from orchestrator.edge.console import escape  # noqa: PLC0415 - as above
@@ -127,24 +128,24 @@ def prepare(line: Line) -> tuple[Composed, Job]:
     return composed, claim(check(composed.cfg, line, made, composed.problems), line, made)
 
 
-def begin(composed: Composed, job: Job) -> int:
-    """Run a job until it ends."""
+def begin(composed: Composed, job: Job, voices: MakeVoices | None = None) -> int:
+    """Run a job until it ends. ``voices``: how it is told, if not as usual."""
     from orchestrator.cli.compose import perform  # noqa: PLC0415
 
     outcome: list[int] = []
-    perform(composed, lambda _cfg: outcome.append(_start(job)))
+    perform(composed, lambda _cfg: outcome.append(_start(job, voices)))
     return outcome[0]
 
 
-def _start(job: Job) -> int:
+def _start(job: Job, voices: MakeVoices | None = None) -> int:
     """Hand a checked job to whoever runs it."""
     from orchestrator.cli.jobyaml import job_yaml  # noqa: PLC0415
     from orchestrator.cli.publication import publication  # noqa: PLC0415
     from orchestrator.cli.run import run_job  # noqa: PLC0415
 
     for note in job.notes:
-        _say(f"note: {note}", job.secrets)
-    return run_job(job.spec, job_yaml=job_yaml(job), publication=publication(job), secrets=job.secrets)
+        say(f"note: {note}", job.secrets)
+    return run_job(job.spec, job_yaml=job_yaml(job), publication=publication(job), secrets=job.secrets, voices=voices)
 
 
 def _sweep(line: Line) -> int:

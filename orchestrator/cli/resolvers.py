@@ -108,6 +108,14 @@ def claim_number(run_id: str) -> int:
     raise NodeError(f"more than {_MOST} agents of run {run_id} on this host")
 
 
+def take_lock(name: str) -> bool:
+    """Whether this process has got the lock of that name, of this user and host; ours until it ends."""
+    descriptor = _try_lock(_lock_dir() / name)
+    if descriptor is not None:
+        _held.append(descriptor)
+    return descriptor is not None
+
+
 def _lock_dir() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     base = Path(runtime) if runtime and os.access(runtime, os.W_OK) else Path(tempfile.gettempdir())

@@ -19,18 +19,26 @@ from orchestrator.edge.guard.launch import launch
 from orchestrator.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
+    from orchestrator.cli.voices import Voices
     from orchestrator.core.publication import Publication
     from orchestrator.edge.backends import Make
     from orchestrator.edge.embedded import EmbeddedServer
     from orchestrator.edge.health import Health
     from orchestrator.edge.processes import Processes
 
+    MakeVoices = Callable[[JobSpec, Callable[[str], str]], Voices]
 
-def run_job(job: JobSpec, *, job_yaml: str, publication: Publication, secrets: Secrets) -> int:
-    """Take part in ``job`` until it ends; returns the exit code. Raises only for our own bugs."""
+
+def run_job(
+    job: JobSpec, *, job_yaml: str, publication: Publication, secrets: Secrets, voices: MakeVoices | None = None
+) -> int:
+    """Take part in ``job`` until it ends; returns the exit code. Raises only for our own bugs.
+
+    ``voices``: how it is told, if not as usual.
+    """
     backends = backends_of(job)
     with start_health(job, secrets) as health:
         process = launch()  # first of what takes time: its interpreter starts while this one imports
@@ -56,6 +64,7 @@ def run_job(job: JobSpec, *, job_yaml: str, publication: Publication, secrets: S
             backends=backends,
             job_yaml=job_yaml,
             publication=publication,
+            voices=voices,
         )
         return asyncio.run(run)
 
@@ -84,7 +93,7 @@ def _plan_server(job: JobSpec) -> EmbeddedServer | None:
         return None
     from orchestrator.edge.embedded import plan_server
 
-    return plan_server(job.run_dir, listen=job.rendezvous.listen)
+    return plan_server(job.run_dir, listen=job.rendezvous.listen, password=job.rendezvous.password)
 
 
 async def _run(
@@ -97,6 +106,7 @@ async def _run(
     backends: Mapping[str, Make],
     job_yaml: str,
     publication: Publication,
+    voices: MakeVoices | None,
 ) -> int:
     from orchestrator.cli.member import Member, abort_on_fault
     from orchestrator.cli.signals import Signals
@@ -107,25 +117,30 @@ async def _run(
     gc.enable()
     become_subreaper()  # what a dying guard leaves behind comes to us, and is swept
     processes.attach()
-    voices = Voices(job, secrets.mask)
-    voices.keep("job.yaml", lambda path: path.write_text(job_yaml))
-    processes.on_news = partial(voices.journal.write, round=0)
+    told = (voices or Voices)(job, secrets.mask)
+    told.keep("job.yaml", lambda path: path.write_text(job_yaml))
+    processes.on_news = partial(told.journal.write, round=0)
     member = Member(
         job,
         processes=processes,
         server=server,
-        journal=voices.journal,
+        journal=told.journal,
         publication=publication,
         backends=backends,
-        tailer=voices.tailer,
+        tailer=told.tailer,
     )
-    voices.terminal.begin(server.shared_url if server is not None else None)
+    told.terminal.begin(_to_be_read(server, job))
     member.follow(health)
     abort_on_fault(member.agent)
     with Signals(member.agent, job.stop.forward, job.stop.preempt):
         result, bug = await member.run()
         await processes.quit()
-        voices.end(result)
+        told.end(result)
     if bug is not None:
         raise bug
     return result.exit_code
+
+
+def _to_be_read(server: EmbeddedServer | None, job: JobSpec) -> str | None:
+    """The URL with the password that was made up; one that was given is known."""
+    return server.shared_url if server is not None and job.rendezvous.password is None else None

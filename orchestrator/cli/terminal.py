@@ -7,12 +7,15 @@ names, and a single one is not named.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from orchestrator.cli.report import Line, report_lines
 from orchestrator.cli.tale import QUIET, Tale, raw
 from orchestrator.core.specs import GroupSpec, JobSpec
+
+Report = Callable[[Mapping[str, Any]], Sequence[Line]]
+"""The last words, from the object of result.json."""
 
 
 class Voice(Protocol):
@@ -31,11 +34,20 @@ class Terminal:
     ``level`` is what LOGLEVEL holds, a name or a number: WARNING tells only problems, DEBUG every record.
     """
 
-    def __init__(self, console: Voice, *, colour: bool, job: JobSpec, level: str | int = logging.INFO) -> None:
+    def __init__(
+        self,
+        console: Voice,
+        *,
+        colour: bool,
+        job: JobSpec,
+        level: str | int = logging.INFO,
+        report: Report = report_lines,
+    ) -> None:
         self._console = console
         self._colour = colour
         self._job = job
         self._level = level_of(level)
+        self._report = report
         self._tales: dict[str, Tale] = {}
 
     def begin(self, server: str | None = None) -> None:
@@ -61,7 +73,7 @@ class Terminal:
     def end(self, result: Mapping[str, Any]) -> None:
         """Tell how the run ended, from the object of result.json."""
         self._console.status(None)
-        for line in report_lines(result):
+        for line in self._report(result):
             self._tell(line)
 
     def _tell(self, line: Line) -> None:

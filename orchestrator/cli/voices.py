@@ -11,10 +11,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.cli.terminal import Terminal
+from orchestrator.cli.report import report_lines
+from orchestrator.cli.terminal import Report, Terminal
+from orchestrator.core.failures import Failure
 from orchestrator.core.result import RunResult
 from orchestrator.core.specs import JobSpec, LogsKind
+from orchestrator.core.words import State
 from orchestrator.edge.console import Console
+from orchestrator.edge.errorfile import write_error_file
 from orchestrator.edge.journal import Journal, write_result
 from orchestrator.edge.tail import Tailer
 
@@ -38,11 +42,16 @@ def open_journal(job: JobSpec, mask: Callable[[str], str], on_trouble: Callable[
 class Voices:
     """One run's, from its start to its end. ``mask`` keeps secrets from all of them."""
 
-    def __init__(self, job: JobSpec, mask: Callable[[str], str]) -> None:
+    def __init__(
+        self, job: JobSpec, mask: Callable[[str], str], *, level: str | None = None, report: Report = report_lines
+    ) -> None:
+        """``level``: what is told at the terminal, if LOGLEVEL does not decide; ``report``: its last words."""
         self._run_dir = job.run_dir
+        self._error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")  # of whoever launches us as a worker
         self._mask = mask
         self._console = console = Console(mask=mask)
-        self.terminal = Terminal(console, colour=console.colour, job=job, level=os.environ.get("LOGLEVEL", "INFO"))
+        level = level or os.environ.get("LOGLEVEL", "INFO")
+        self.terminal = Terminal(console, colour=console.colour, job=job, level=level, report=report)
         self.journal = open_journal(job, mask, lambda text: console.say(text, "warn"))
         self.journal.subscribe(self.terminal)
         self.tailer: Tailer | None = None
@@ -57,9 +66,17 @@ class Voices:
         except OSError as error:
             self._console.say(f"{self._run_dir}/{name}: {error.strerror}", "warn")
 
+    def _hand_up(self, path: Path, cause: Failure) -> None:
+        try:
+            write_error_file(path, cause)
+        except OSError as error:
+            self._console.say(f"{path}: {error.strerror}", "warn")
+
     def end(self, result: RunResult) -> None:
         """The last words."""
         told = result.to_dict()
+        if self._error_file and result.state is State.FAILED and result.root_cause is not None:
+            self._hand_up(Path(self._error_file), result.root_cause)
         self.keep("result.json", lambda path: write_result(path, told, mask=self._mask))
         if self.tailer is not None:
             self.tailer.finish(DRAIN_WITHIN_S)

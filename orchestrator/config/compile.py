@@ -17,7 +17,7 @@ from orchestrator.config.convert import convert
 from orchestrator.config.groups import MISSING, Role, check_success, groups_of
 from orchestrator.config.health import check_health, health_spec, preflight_policy, probes_policy
 from orchestrator.config.host import Host
-from orchestrator.config.process import check_limits, shares
+from orchestrator.config.process import check_devices, check_limits, shares
 from orchestrator.config.program import check_program, resolved, worker_cwd
 from orchestrator.config.report import UNRESOLVED, Report
 from orchestrator.config.restart import RestartOnFailure, restart_policy
@@ -37,6 +37,7 @@ from orchestrator.core.specs import (
     JobSpec,
     LogsKind,
     LogsSpec,
+    Macros,
     NodeSpec,
     OnIsolation,
     RendezvousKind,
@@ -127,12 +128,14 @@ def _worker(job: JobConfig, host: Host, report: Report, *, told: bool) -> Worker
         report.problem("worker.cwd", f"{cwd!r} is not a directory", "make it, or give another")
     nproc = _nproc(worker.nproc, host, report)
     check_limits(worker.limits, host, report)
+    if worker.virtual_local_rank:
+        check_devices(worker.env, nproc, host, report)
     affinity = shares(worker.affinity, nproc, host, report)
     if worker.cmd is None:
         if not told and report.clean("worker.cmd", "recipe"):  # a recipe that is not there would have said it
             report.problem("worker.cmd", MISSING, "say what to run: orchestrate -- python train.py")
         return None
-    cmd = resolved(worker.cmd, job.recipe.dir, host)
+    cmd = resolved(worker.cmd, job.recipe.dir, host, program_only=worker.macros != Macros.OWN)
     if worker.backend is None and report.clean("worker.env.PATH", "worker.cwd", "worker.cmd"):
         check_program(cmd[0], worker.env, cwd, host, report)
     return WorkerSpec(
@@ -144,6 +147,8 @@ def _worker(job: JobConfig, host: Host, report: Report, *, told: bool) -> Worker
         limits=dict(worker.limits),
         affinity=affinity,
         backend=worker.backend,
+        macros=Macros(worker.macros),
+        virtual_local_rank=worker.virtual_local_rank,
     )
 
 
@@ -166,6 +171,7 @@ def _rendezvous(chosen: RendezvousEmbedded | RendezvousRedis) -> RendezvousSpec:
         kind=RendezvousKind(chosen.kind),
         url=chosen.url if isinstance(chosen, RendezvousRedis) else None,
         listen=chosen.listen if isinstance(chosen, RendezvousEmbedded) else None,
+        password=chosen.password if isinstance(chosen, RendezvousEmbedded) else None,
         join_timeout_s=chosen.join_timeout_s,
         last_call_s=chosen.last_call_s,
         lease_s=chosen.lease_s,
@@ -180,6 +186,7 @@ def _stop(stop: StopDefault) -> StopPolicy:
     preempt = frozenset(stop.preempt_signals)
     return StopPolicy(
         signal=stop.signal,
+        relay=stop.relay,
         grace_s=stop.grace_s,
         kill_wait_s=stop.kill_wait_s,
         forward=frozenset(stop.forward) - preempt,  # one signal has one meaning, and the chosen one beats the default
@@ -199,4 +206,6 @@ def _logs(logs: LogsFiles | LogsTee | LogsInherit, run_dir: str, host: Host) -> 
         console=tee.console,
         max_bytes=None if isinstance(logs, LogsInherit) else logs.max_bytes,
         console_bytes_per_s=tee.console_bytes_per_s,
+        streams=tee.streams,
+        filters=(tee.filters.get("stdout", ()), tee.filters.get("stderr", ())),
     )

@@ -18,6 +18,7 @@ NODE = (
     "rendezvous.kind",  # a node that brings the server listens, the others connect
     "rendezvous.url",
     "rendezvous.listen",
+    "rendezvous.password",
     "rendezvous.reopen",
     "health.kind",
     "health.host",
@@ -51,6 +52,8 @@ def is_node_field(path: str) -> bool:
 def job_fields(data: Mapping[str, Any]) -> dict[str, Any]:
     """What of ``data`` all nodes must agree on."""
     found = {name: value for name, value in _pruned(data, "").items() if name not in IDENTITY}
+    if _torchruns(data):
+        found["worker"] = {name: value for name, value in found["worker"].items() if name != "cmd"}
     health = found.get("health")
     if isinstance(health, Mapping) and not any(health.get(name) for name in OF_ALL):
         del found["health"]  # whether and where a node can be asked is its own business
@@ -60,11 +63,19 @@ def job_fields(data: Mapping[str, Any]) -> dict[str, Any]:
 def defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     """What of ``data`` a node may take over from the first one."""
     found = _carried(data)
+    if _torchruns(data):
+        found.setdefault("worker", {})["cmd"] = data["worker"].get("cmd")
     roles = data.get("roles")
     if isinstance(roles, Mapping):
         carried = {name: _carried(role) for name, role in roles.items() if isinstance(role, Mapping)}
         found.update({"roles": kept} if (kept := {name: more for name, more in carried.items() if more}) else {})
     return found
+
+
+def _torchruns(data: Mapping[str, Any]) -> bool:
+    """Whether the command is torchrun's: its agents may give their workers arguments of their own."""
+    worker = data.get("worker")
+    return isinstance(worker, Mapping) and worker.get("macros") == "torchrun"
 
 
 def _carried(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -106,6 +106,14 @@ def check_limits(limits: Mapping[str, Limit], host: Host, report: Report) -> Non
             report.problem(join("worker.limits", name), fact, remedy)
 
 
+def check_devices(env: Mapping[str, str | None], nproc: int, host: Host, report: Report) -> None:
+    """Report more workers than there are devices, where each is to see one of those that are named."""
+    visible = env["CUDA_VISIBLE_DEVICES"] if "CUDA_VISIBLE_DEVICES" in env else host.env.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and len(visible.split(",")) < nproc:
+        fact = f"gives each of {nproc} workers a device, and CUDA_VISIBLE_DEVICES={visible} has fewer"
+        report.problem("worker.virtual_local_rank", fact, "lower worker.nproc, or name more devices")
+
+
 def shares(chosen: str | frozenset[int] | None, nproc: int, host: Host, report: Report) -> tuple[affinity.Cpus, ...]:
     """Each local worker's processors; none at all if they are to be left as they are."""
     if chosen is None:

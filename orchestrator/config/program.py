@@ -17,9 +17,17 @@ from orchestrator.config.report import Report, show
 _MACRO = re.compile(r"__[a-z_]+__")
 
 
-def resolved(cmd: tuple[str, ...], recipe_dir: str | None, host: Host) -> tuple[str, ...]:
-    """``cmd`` with __python__ filled in, and its first argument that is a file beside the recipe made absolute."""
-    filled = tuple(argument.replace("__python__", host.interpreter) for argument in cmd)
+def resolved(
+    cmd: tuple[str, ...], recipe_dir: str | None, host: Host, *, program_only: bool = False
+) -> tuple[str, ...]:
+    """``cmd`` with __python__ filled in, and its first argument that is a file beside the recipe made absolute.
+
+    ``program_only``: arguments are somebody else's words, and only the program may be __python__.
+    """
+    filled = tuple(
+        argument.replace("__python__", host.interpreter) if at == 0 or not program_only else argument
+        for at, argument in enumerate(cmd)
+    )
     at = script_at(filled, recipe_dir, host)
     if at is None or recipe_dir is None:
         return filled

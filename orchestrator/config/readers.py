@@ -214,6 +214,13 @@ def host_port(value: object, path: str, report: Report) -> object:
     return (found[1] or found[2], int(found[3]))
 
 
+def password(value: object, path: str, report: Report) -> object:
+    """A password that can stand in a URL and in a server's settings as it is."""
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9._~-]{8,128}", value):
+        return value
+    return report.problem(path, "is no password", "allowed: 8 to 128 of A-Z a-z 0-9 . _ ~ -, in quotes if all digits")
+
+
 def redis_url(value: object, path: str, report: Report) -> object:
     """A URL of a server. Its password may be wrong; its shape may not."""
     try:

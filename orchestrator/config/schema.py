@@ -16,6 +16,7 @@ from orchestrator.config.command import Flag, command, env_value, flag_value
 from orchestrator.config.convert import Choices, choice, key, section
 from orchestrator.config.health import HealthDisabled, HealthHttp, class_name
 from orchestrator.config.needs import need
+from orchestrator.config.output import line_filters, streams
 from orchestrator.config.process import Limit, cpus, limits
 from orchestrator.config.readers import (
     catchable,
@@ -29,6 +30,7 @@ from orchestrator.config.readers import (
     nodes,
     number,
     optional,
+    password,
     redis_url,
     seconds,
     signal_number,
@@ -41,7 +43,7 @@ from orchestrator.config.restart import RESTART, RestartNever, RestartOnFailure
 from orchestrator.config.roles import roles, success
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.config.watchdog import WATCHDOG, WatchdogConfig
-from orchestrator.core.specs import SuccessPolicy
+from orchestrator.core.specs import Macros, Show, SuccessPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,8 @@ class WorkerConfig:
     limits: Mapping[str, Limit] = key(limits, default={})
     affinity: str | frozenset[int] | None = key(optional(cpus), default=None)
     backend: str | None = key(optional(class_name), default=None)
+    macros: str = key(word(*Macros), default="own")
+    virtual_local_rank: bool = key(flag, default=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,7 @@ class RendezvousEmbedded:
 
     kind: str = "embedded"
     listen: tuple[str, int] | None = key(optional(host_port), default=None)
+    password: str | None = key(optional(password), default=None)
     join_timeout_s: float = key(seconds, default=600.0)
     last_call_s: float = key(seconds, default=1.0)
     lease_s: float = key(number(1, what="seconds"), default=5.0)
@@ -107,6 +112,7 @@ class StopDefault:
 
     kind: str = "default"
     signal: int = key(signal_number, default=int(SIGTERM))
+    relay: bool = key(flag, default=False)
     grace_s: float = key(seconds, default=30.0)
     forward: tuple[int, ...] = key(list_of(catchable), default=(int(SIGUSR1), int(SIGUSR2)))
     preempt_signals: tuple[int, ...] = key(list_of(catchable), default=())
@@ -134,6 +140,8 @@ class LogsTee:
     prefix: str = key(text, default="[{role}{rank}] ")
     console: frozenset[int] | None = key(console, default=None)
     console_bytes_per_s: int | None = key(optional(whole(1)), default=None)
+    streams: Mapping[int | None, tuple[Show, Show]] = key(streams, default={})
+    filters: Mapping[str, tuple[str, ...]] = key(line_filters, default={})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

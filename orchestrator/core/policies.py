@@ -153,6 +153,7 @@ class StopPolicy:
     signal: int
     grace_s: float
     kill_wait_s: float
+    relay: bool = False  # a signal that asks for the stop is what workers are asked with
     forward: frozenset[int] = frozenset()  # signals to the agent that go to workers as they are
     preempt: frozenset[int] = frozenset()  # signals to the agent that end it with exit code 75
     dump: bool = False  # whether those who take long are asked for their stacks

@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from string import Template
 
 from orchestrator.core.policies import WatchdogKind
 from orchestrator.core.rendezvous import Seat
-from orchestrator.core.specs import GroupSpec, JobSpec
+from orchestrator.core.specs import GroupSpec, JobSpec, Macros
 
 _BEATS, _STACKS = "ORCHESTRATOR_WATCHDOG_FILE", "ORCHESTRATOR_STACKS_FILE"
 
@@ -97,7 +98,15 @@ def worker_env(
         env |= {_BEATS: watchdog, _STACKS: stacks_file}
         if group.watchdog.kind is WatchdogKind.TIMER:
             env["TORCHELASTIC_TIMER_FILE"] = watchdog
+    if group.worker.virtual_local_rank:
+        env |= {"LOCAL_RANK": "0", "CUDA_VISIBLE_DEVICES": _device(place, env.get("CUDA_VISIBLE_DEVICES"))}
     return _overlaid(env, group.worker.env)
+
+
+def _device(place: Place, visible: str | None) -> str:
+    """The one device of a worker that is to see no other, as torchrun counts them."""
+    devices = visible.split(",") if visible is not None else []
+    return devices[place.local_rank].strip() if place.local_rank < len(devices) else str(place.local_rank)
 
 
 def _overlaid(env: Mapping[str, str], own: Mapping[str, str | None]) -> dict[str, str]:
@@ -111,6 +120,9 @@ _MACRO = re.compile(r"__(rank|local_rank|world_size|local_world_size|node_rank|n
 
 def fill_in(cmd: Sequence[str], job: JobSpec, group: GroupSpec, place: Place) -> list[str]:
     """The worker's argv: macros such as ``__rank__`` filled in, all other text untouched."""
+    if group.worker.macros is not Macros.OWN:
+        filled = group.worker.macros is Macros.TORCHRUN
+        return [_as_torchrun(argument, place) if filled and at else argument for at, argument in enumerate(cmd)]
     seat = place.seat
     values = {
         "rank": place.rank,
@@ -124,3 +136,8 @@ def fill_in(cmd: Sequence[str], job: JobSpec, group: GroupSpec, place: Place) ->
         "role": group.role,
     }
     return [_MACRO.sub(lambda found: str(values[found[1]]), argument) for argument in cmd]
+
+
+def _as_torchrun(argument: str, place: Place) -> str:
+    """``argument`` as torchrun 2.13 fills it in: by `string.Template`, to which ``$$`` is a dollar sign."""
+    return Template(argument).safe_substitute(local_rank=str(place.local_rank))

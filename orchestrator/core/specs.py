@@ -36,6 +36,22 @@ class OnIsolation(StrEnum):
     RUN = "run"
 
 
+class Macros(StrEnum):
+    """What is filled in in a worker's command: ``__rank__`` and its like; torchrun's ``${local_rank}``; or nothing."""
+
+    OWN = "own"
+    TORCHRUN = "torchrun"
+    NONE = "none"
+
+
+class Show(StrEnum):
+    """Where one stream of a worker goes besides its file: the console with a prefix, without one, or nowhere."""
+
+    TEE = "tee"
+    BARE = "bare"
+    FILE = "file"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
     """This agent's identity: ``name`` is unique among live agents of a run, ``rank`` a hint for the first round."""
@@ -56,6 +72,8 @@ class WorkerSpec:
     umask: int | None = None
     limits: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)  # soft, hard; None: unlimited
     affinity: tuple[frozenset[int], ...] = ()  # the processors of each, by local rank; empty: as they are
+    macros: Macros = Macros.OWN
+    virtual_local_rank: bool = False  # each sees itself as local rank 0, with one device
     backend: str | None = None  # the user's class that runs them, as package.module:Class; None: this node's processes
 
 
@@ -109,6 +127,7 @@ class RendezvousSpec:
     kind: RendezvousKind
     url: str | None = None
     listen: tuple[str, int] | None = None  # embedded: TCP host and port for other nodes
+    password: str | None = field(default=None, repr=False)  # embedded, with `listen`; None: one is made up
     join_timeout_s: float
     last_call_s: float
     lease_s: float
@@ -128,6 +147,8 @@ class LogsSpec:
     console: frozenset[int] | None = None
     max_bytes: int | None = None  # of each file the newest so many are kept
     console_bytes_per_s: int | None = None  # of all that is shown; more is left out there
+    streams: Mapping[int | None, tuple[Show, Show]] = field(default_factory=dict)  # by local rank; None: others
+    filters: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # lines with one of these words are copied to a file
 
 
 UNIX = "unix:"  # what a host begins with that is a path of the file system

@@ -22,6 +22,8 @@ def comes_from_outside(policy: StopPolicy, signum: int) -> bool:
 
 def in_time(policy: StopPolicy, signum: int) -> StopPolicy:
     """The ladder for a stop that ``signum`` asks for."""
+    if policy.relay and signum != policy.signal:
+        policy = replace(policy, signal=signum)
     if policy.platform_grace_s is None or not comes_from_outside(policy, signum):
         return policy
     grace_s = min(policy.grace_s, max(0.0, policy.platform_grace_s - RESERVE_S))

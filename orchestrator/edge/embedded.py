@@ -52,10 +52,13 @@ def find_server() -> str:
     return found
 
 
-def plan_server(run_dir: str | Path, listen: tuple[str, int] | None = None) -> EmbeddedServer:
+def plan_server(
+    run_dir: str | Path, listen: tuple[str, int] | None = None, password: str | None = None
+) -> EmbeddedServer:
     """Make a private directory for a server, write its settings, and say how to start it.
 
-    ``listen``: host and port for other nodes; port 0 takes a free one. The server logs to ``run_dir``. With `listen`
+    ``listen``: host and port for other nodes; port 0 takes a free one. ``password`` is made up if there is none. The
+    server logs to ``run_dir``. With `listen`
     this node connects by TCP as well: the address of its connection is what it tells other nodes to reach it at.
     """
     binary = find_server()
@@ -75,7 +78,7 @@ def plan_server(run_dir: str | Path, listen: tuple[str, int] | None = None) -> E
     if listen is None:
         settings.append("port 0")
     else:
-        host, password = listen[0], secrets.token_urlsafe(24)
+        host, password = listen[0], password or secrets.token_urlsafe(24)
         settings += [f"bind {host}", f"port {port}", f"requirepass {password}"]
         url, shared_url = (f"redis://:{password}@{name(host)}:{port}/0" for name in (_own_address, _shared_name))
     config = directory / "server.conf"  # not argv: any user may read that

@@ -1,7 +1,8 @@
 """Why a worker failed, from what it left behind: its error file, and the last lines of its log.
 
-Both formats of TORCHELASTIC_ERROR_FILE are read. Files of workers are input: reading is bounded, and nothing that a
-worker can write raises here. Which failure was the root cause is decided in `core/failures.py`.
+Both formats of TORCHELASTIC_ERROR_FILE are read, and the newer one is written for whoever launched us as a worker.
+Files of workers are input: reading is bounded, and nothing that a worker can write raises here. Which failure was the
+root cause is decided in `core/failures.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+from orchestrator.core.failures import Failure, signal_name
 
 _MAX_BYTES = 1 << 20
 _MAX_MESSAGE_LINES = 10
@@ -43,6 +47,19 @@ def read_error_file(path: str | os.PathLike[str]) -> WorkerError | None:
     except (ValueError, RecursionError):  # cut off by the worker's death, or not ours at all
         return None
     return _worker_error(content)
+
+
+def write_error_file(path: Path, failure: Failure) -> None:
+    """Write ``failure`` as torch does for whoever reads ``path``, in its newer format; an older file is replaced."""
+    said = ": ".join(part for part in (failure.error_type, failure.message) if part)
+    if not said and failure.signal is not None:
+        said = f"Signal {failure.signal} ({signal_name(failure.signal)}) received by PID {failure.pid}"
+    extra = {"py_callstack": failure.traceback, "timestamp": str(int(failure.at))}  # torch keeps both as text
+    code = failure.exit_code if failure.signal is None else -failure.signal
+    message = {"message": said or failure.how(), "extraInfo": extra, "errorCode": code}
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    new.write_text(json.dumps({"message": message}))
+    new.replace(path)
 
 
 def last_lines(path: str | os.PathLike[str], n: int = 20, max_bytes: int = 16384) -> tuple[str, ...]:

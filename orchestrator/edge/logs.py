@@ -6,11 +6,12 @@ Invariant: workers write to their files themselves; whatever fails here costs wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
-from orchestrator.core.specs import JobSpec, LogsKind
+from orchestrator.core.specs import JobSpec, LogsKind, Show
 from orchestrator.edge.logkeep import LogKeeper
-from orchestrator.edge.tail import Tailer
+from orchestrator.edge.tail import Stream, Tailer
 from orchestrator.edge.tailed import render_prefix
 from orchestrator.edge.worker_files import Worker
 
@@ -49,8 +50,14 @@ class Logs:
             node=self._node,
             round=place.seat.round,
         )
-        self._tailer.add(worker.stdout, prefix, 1, hue=place.rank)
-        self._tailer.add(worker.stderr, prefix, 2, hue=place.rank)
+        own = self._spec.streams.get(place.local_rank) or self._spec.streams.get(None) or (Show.TEE, Show.TEE)
+        streams: tuple[tuple[Stream, Path], ...] = ((1, worker.stdout), (2, worker.stderr))
+        for (stream, path), how, words in zip(streams, own, self._spec.filters, strict=True):
+            if how is Show.BARE:
+                self._tailer.add(path, b"", stream)
+            elif how is Show.TEE:
+                kept = self._home / str(place.seat.round) / f"filtered_{path.name}"
+                self._tailer.add(path, prefix, stream, hue=place.rank, through=_copied(words, kept, prefix))
 
     def keep(self, workers: Iterable[Worker]) -> None:
         """Look after the files of these workers."""
@@ -61,3 +68,12 @@ class Logs:
         """Nobody writes any more."""
         if self._keeper is not None:
             self._keeper.end()
+
+
+def _copied(words: tuple[str, ...], path: Path, prefix: bytes) -> Callable[..., Callable[..., None]] | None:
+    """What copies lines that have one of ``words``, if there are any."""
+    if not words:
+        return None
+    from orchestrator.edge.filtered import Filtered  # noqa: PLC0415 - few jobs want it
+
+    return partial(Filtered, words=words, path=path, prefix=prefix)

@@ -13,7 +13,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -72,11 +72,19 @@ class Tailer:
         self._thread = threading.Thread(target=self._run, name="tailer", daemon=True)
         self._thread.start()
 
-    def add(self, path: str | os.PathLike[str], prefix: bytes, stream: Stream, *, hue: int | None = None) -> None:
+    def add(
+        self,
+        path: str | os.PathLike[str],
+        prefix: bytes,
+        stream: Stream,
+        *,
+        hue: int | None = None,
+        through: Callable[[Callable[..., None]], Callable[..., None]] | None = None,
+    ) -> None:
         """Show ``path`` from its beginning; it is created empty if it is missing, so add it before its worker starts.
 
         ``hue`` colours the prefix on a terminal that can; equal numbers look alike. A second ``add`` of a path changes
-        nothing. A file that cannot be made is named on the console; no error.
+        nothing. ``through`` is put before the console. A file that cannot be made is named on the console; no error.
         """
         name = os.fspath(path)
         if name in self._known or self._finishing.is_set():
@@ -90,7 +98,8 @@ class Tailer:
             return
         if hue is not None:
             prefix = self._console.tinted(prefix, stream, hue)
-        self._new.append(TailedFile(name, prefix, self._console.out if stream == 1 else self._console.err))
+        show = self._console.out if stream == 1 else self._console.err
+        self._new.append(TailedFile(name, prefix, through(show) if through is not None else show))
         self._ring()
 
     def finish(self, timeout_s: float) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.cli import main, torchrun
+from orchestrator.cli import main, torchrun_hints
 from orchestrator.errors import InternalError, NodeError
 from tests.cli.invoke import Commands
 
@@ -22,7 +22,7 @@ VERBS = (
 )
 IMPORTS = """
 import sys
-from orchestrator.cli import main, torchrun
+from orchestrator.cli import main, torchrun_hints
 heavy = {"hydra", "omegaconf", "yaml", "asyncio", "redis", "rich", "transitions", "logging"} & set(sys.modules)
 print(sorted(heavy))
 """
@@ -77,7 +77,7 @@ def test_help_names_every_key_with_its_default(tmp_path: Path) -> None:
 def test_help_calls_torchruns_flags_as_their_hints_do(tmp_path: Path) -> None:
     rows = re.findall(r"^ +(--[\w-]+)=(\S+) +(\S+)$", orchestrate(tmp_path, "--help").stdout, re.MULTILINE)
     assert len(rows) > 5
-    assert [torchrun.override(flag, value) for flag, value, _ in rows] == [ours for *_, ours in rows]
+    assert [torchrun_hints.override(flag, value) for flag, value, _ in rows] == [ours for *_, ours in rows]
 
 
 def test_cfg_shows_a_job_that_loads_as_yaml(tmp_path: Path) -> None:

@@ -404,6 +404,29 @@ BAD = [
         ],
     ),
     Bad(
+        "what is shown of which stream",
+        ["logs.streams={all: nowhere, -1: tee, 0: {stdin: tee}}", "logs.filters={stdout: [3], x: y}", *RUN],
+        None,
+        [
+            "logs.streams.all: 'nowhere' is not allowed; allowed: bare, file, tee [override logs.streams={all: nowhere, -1: tee, 0: {stdin: tee}}]",
+            "logs.streams.-1: '-1' is no local rank; allowed: all, or a number from 0 [override logs.streams={all: nowhere, -1: tee, 0: {stdin: tee}}]",
+            "logs.streams.0.stdin: unknown key; known: stderr, stdout [override logs.streams={all: nowhere, -1: tee, 0: {stdin: tee}}]",
+            "logs.filters.x: unknown key; known: stderr, stdout [override logs.filters={stdout: [3], x: y}]",
+            "logs.filters.stdout: a list is not a list of words; write [word, word] [override logs.filters={stdout: [3], x: y}]",
+        ],
+    ),
+    Bad(
+        "keys that torchrun's flags mean",
+        ["worker.macros=all", "worker.virtual_local_rank=0", "stop.relay=1", "rendezvous.password=a b", *RUN],
+        None,
+        [
+            "worker.macros: 'all' is not allowed; allowed: own, torchrun, none [override worker.macros=all]",
+            "worker.virtual_local_rank: 0 is not allowed; allowed: true, false [override worker.virtual_local_rank=0]",
+            "rendezvous.password: is no password; allowed: 8 to 128 of A-Z a-z 0-9 . _ ~ -, in quotes if all digits [override rendezvous.password=***]",
+            "stop.relay: 1 is not allowed; allowed: true, false [override stop.relay=1]",
+        ],
+    ),
+    Bad(
         "limits of logs that are none",
         ["logs.max_bytes=1000", "logs.console_bytes_per_s=1M", *RUN],
         None,
@@ -425,7 +448,7 @@ BAD = [
         ["worker=3"],
         None,
         [
-            "worker: 3 is not a mapping; known: affinity, backend, cmd, cwd, env, flags, flags_style, limits, nproc, umask [override worker=3]",
+            "worker: 3 is not a mapping; known: affinity, backend, cmd, cwd, env, flags, flags_style, limits, macros, nproc, umask, virtual_local_rank [override worker=3]",
         ],
     ),
     Bad(
@@ -1255,7 +1278,7 @@ BAD = [
             "worker.nproc: 0 is too small; allowed: a whole number from 1, cpu, gpu, auto [override worker.nproc=0]",
             "restart.backoff.jitter: 2 is too large; allowed: a number from 0 to below 1 [r.yaml:6]",
             "restart.rules[0]: has no action; allowed: action: fatal, exclude_node, retry, retry_free, ignore, success [r.yaml:7]",
-            "stop.grace: unknown key; did you mean 'grace_s'? known: dump, forward, grace_s, kill_wait_s, platform_grace_s, preempt_signals, signal [r.yaml:4]",
+            "stop.grace: unknown key; did you mean 'grace_s'? known: dump, forward, grace_s, kill_wait_s, platform_grace_s, preempt_signals, relay, signal [r.yaml:4]",
             "stop.signal: 'TREM' is not a signal; did you mean 'TERM'? allowed: a name such as TERM, INT or USR1 [override stop.signal=TREM]",
             "worker.cmd: 'nosuch-program' is not found on the PATH of the workers; install it, give its path, or set worker.env.PATH [r.yaml:1]",
         ],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2
 
 import pytest
@@ -50,3 +51,11 @@ def test_whoever_asks_by_hand_has_the_whole_grace(signum: int) -> None:
     whole = policy(300, 10, 30)
     assert not comes_from_outside(whole, signum)
     assert in_time(whole, signum) is whole
+
+
+def test_a_relayed_signal_is_what_workers_are_asked_with() -> None:
+    relaying = replace(policy(30, 10, 30), relay=True)
+    assert (in_time(relaying, SIGINT).signal, in_time(relaying, SIGINT).grace_s) == (SIGINT, 30)
+    assert (in_time(relaying, SIGUSR1).signal, in_time(relaying, SIGUSR1).grace_s) == (SIGUSR1, 28)
+    assert in_time(relaying, SIGTERM).signal == SIGTERM
+    assert in_time(policy(30, 10, None), SIGINT).signal == SIGTERM

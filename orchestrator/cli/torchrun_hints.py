@@ -1,6 +1,7 @@
 """What torchrun's flags are called here, for whoever types one out of habit.
 
-Nothing is translated silently: the words to write are shown. Invariant: a flag of torchrun never means something else.
+Nothing is translated here: the words to write are shown. `orchestrate-torchrun` takes the flags themselves.
+Invariant: a flag of torchrun never means something else.
 """
 
 from __future__ import annotations
