@@ -319,6 +319,8 @@ DEFAULTS: Mapping[str, object] = {
     "worker.cmd": ["true"],
     "worker.flags": {},
     "worker.flags_style": "gnu",
+    "worker.start": "exec",
+    "worker.preload": [],
     "worker.nproc": 1,
     "worker.env": {},
     "worker.cwd": None,

@@ -146,6 +146,7 @@ def _worker(job: JobConfig, host: Host, report: Report, *, told: bool) -> Worker
         umask=worker.umask,
         limits=dict(worker.limits),
         affinity=affinity,
+        preload=worker.preload if worker.start == "zygote" else None,
         backend=worker.backend,
         macros=Macros(worker.macros),
         virtual_local_rank=worker.virtual_local_rank,

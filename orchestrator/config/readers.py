@@ -45,6 +45,13 @@ def name(value: object, path: str, report: Report) -> object:
     return report.problem(path, f"{show(value)} is not a name", "allowed: 1 to 64 of A-Z a-z 0-9 . _ -")
 
 
+def module(value: object, path: str, report: Report) -> object:
+    """A Python module, by its dotted name."""
+    if isinstance(value, str) and all(part.isidentifier() for part in value.split(".")):
+        return value
+    return report.problem(path, f"{show(value)} is not a module's name", "allowed: a dotted name, as in torch.nn")
+
+
 def whole(minimum: int = 0, maximum: int | None = None, words: tuple[str, ...] = ()) -> Reader:
     """A whole number within bounds, or one of ``words``."""
     bounds = f"a whole number from {minimum}" + (f" to {maximum}" if maximum is not None else "")

@@ -26,6 +26,7 @@ from orchestrator.config.readers import (
     host_port,
     list_of,
     mapping_of,
+    module,
     name,
     nodes,
     number,
@@ -62,6 +63,8 @@ class WorkerConfig:
     cmd: tuple[str, ...] | None = key(command, default=None)
     flags: Mapping[str, Flag] = key(mapping_of(flag_value), default={})
     flags_style: str = key(word("gnu", "spaced", "hydra"), default="gnu")
+    start: str = key(word("exec", "zygote"), default="exec")
+    preload: tuple[str, ...] = key(list_of(module), default=())
     nproc: int | str = key(whole(1, words=("cpu", "gpu", "auto")), default=1)
     env: Mapping[str, str | None] = key(mapping_of(env_value), default={})
     cwd: str | None = key(optional(text), default=None)

@@ -12,8 +12,9 @@ from string import Template
 
 from orchestrator.core.policies import WatchdogKind
 from orchestrator.core.rendezvous import Seat
-from orchestrator.core.specs import GroupSpec, JobSpec, Macros
+from orchestrator.core.specs import GroupSpec, JobSpec, Macros, WorkerSpec
 
+_DEVICES = "CUDA_VISIBLE_DEVICES"
 _BEATS, _STACKS = "ORCHESTRATOR_WATCHDOG_FILE", "ORCHESTRATOR_STACKS_FILE"
 
 
@@ -99,7 +100,7 @@ def worker_env(
         if group.watchdog.kind is WatchdogKind.TIMER:
             env["TORCHELASTIC_TIMER_FILE"] = watchdog
     if group.worker.virtual_local_rank:
-        env |= {"LOCAL_RANK": "0", "CUDA_VISIBLE_DEVICES": _device(place, env.get("CUDA_VISIBLE_DEVICES"))}
+        env |= {"LOCAL_RANK": "0", _DEVICES: _device(place, env.get(_DEVICES))}
     return _overlaid(env, group.worker.env)
 
 
@@ -107,6 +108,34 @@ def _device(place: Place, visible: str | None) -> str:
     """The one device of a worker that is to see no other, as torchrun counts them."""
     devices = visible.split(",") if visible is not None else []
     return devices[place.local_rank].strip() if place.local_rank < len(devices) else str(place.local_rank)
+
+
+_OF_ONE = frozenset(
+    {
+        "RANK",
+        "LOCAL_RANK",
+        "GROUP_RANK",
+        "ROLE_RANK",
+        "WORLD_SIZE",
+        "GROUP_WORLD_SIZE",
+        "ROLE_WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "TORCHELASTIC_RESTART_COUNT",
+        "TORCHELASTIC_ERROR_FILE",
+        "ORCHESTRATOR_ROUND",
+        "ORCHESTRATOR_TOKEN",
+        "ORCHESTRATOR_INCARNATION",
+        "ORCHESTRATOR_RESULT_FILE",
+        _STACKS,
+    }
+)
+
+
+def shared_variables(env: Mapping[str, str], spec: WorkerSpec) -> dict[str, str]:
+    """What of a worker's environment others of its group, and those of later rounds, have too."""
+    own = {*_OF_ONE, _DEVICES} if spec.virtual_local_rank else _OF_ONE
+    return {name: value for name, value in env.items() if name not in own}
 
 
 def _overlaid(env: Mapping[str, str], own: Mapping[str, str | None]) -> dict[str, str]:

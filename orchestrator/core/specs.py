@@ -74,6 +74,7 @@ class WorkerSpec:
     affinity: tuple[frozenset[int], ...] = ()  # the processors of each, by local rank; empty: as they are
     macros: Macros = Macros.OWN
     virtual_local_rank: bool = False  # each sees itself as local rank 0, with one device
+    preload: tuple[str, ...] | None = None  # modules of a zygote from which they are forked; None: started by exec
     backend: str | None = None  # the user's class that runs them, as package.module:Class; None: this node's processes
 
 

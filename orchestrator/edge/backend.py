@@ -17,6 +17,21 @@ from orchestrator.edge.guard.events import Exited, Fenced, Spawned, SpawnFailed
 __all__ = ["BackendEvent", "BackendLost", "Exited", "Fenced", "Program", "SpawnFailed", "Spawned", "WorkerBackend"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Zygote:
+    """How to start a process that imports ``preload``, for workers to be forked from. Told apart by identity."""
+
+    python: Sequence[str]  # the workers', with its flags
+    runs: Sequence[str]  # what of their argv follows: a script, or -m and a module
+    preload: Sequence[str]
+    env: Mapping[str, str]  # what all of them have in common
+    cwd: str | None = None
+    log: str | None = None  # what it says is appended to this
+    umask: int | None = None
+    limits: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
+    cpus: Collection[int] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
     """One worker to be started. Paths are this node's; None: inherited."""
@@ -29,6 +44,7 @@ class Program:
     umask: int | None = None
     limits: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)  # soft, hard
     cpus: Collection[int] = ()  # the processors that it may use; none: as they are
+    zygote: Zygote | None = None  # what it may be forked from, so that it need not import that itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from orchestrator.edge.backend import BackendEvent, Program
+from orchestrator.edge.backend import BackendEvent, Program, Zygote
 from orchestrator.edge.processes import Processes
 
 
@@ -18,6 +18,7 @@ class LocalBackend:
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
         self._hear: Callable[[BackendEvent], None] = lambda _: None
+        self._zygotes: set[Zygote] = set()
 
     def attach(self, hear: Callable[[BackendEvent], None]) -> None:
         """`WorkerBackend.attach`."""
@@ -30,6 +31,8 @@ class LocalBackend:
 
     def start(self, handle: int, program: Program) -> None:
         """`WorkerBackend.start`."""
+        if program.zygote is not None:
+            self._zygotes.add(program.zygote)
         self._processes.spawn(handle, program, self._hear)
 
     async def stop(self, handles: Sequence[int], *, signum: int, grace_s: float, kill_wait_s: float) -> Sequence[int]:
@@ -54,4 +57,6 @@ class LocalBackend:
 
     async def close(self) -> None:
         """`WorkerBackend.close`: the guard serves others too, and ends with the process that has it."""
+        for zygote in self._zygotes:
+            self._processes.zygotes.dismiss(zygote, self._processes.guard)
         self._processes.part(self)

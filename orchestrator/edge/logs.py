@@ -32,6 +32,11 @@ class Logs:
         """Whether there are files at all."""
         return self._spec.kind is not LogsKind.INHERIT
 
+    @property
+    def zygote(self) -> str | None:
+        """What the process writes from which workers are forked; None: to where we do."""
+        return str(self._home / "zygote.log") if self.kept else None
+
     def home(self, round_number: int, worker: str) -> Path:
         """The directory of one worker, named by its rank, and its incarnation after the first."""
         return self._home / str(round_number) / worker

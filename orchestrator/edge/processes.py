@@ -25,10 +25,12 @@ from orchestrator.edge.guard.client import (
     Spawned,
     SpawnFailed,
     Stopped,
+    ZygoteFailed,
     sweep_orphans,
 )
 from orchestrator.edge.guard.launch import Helper, launch
 from orchestrator.edge.served import SERVER_HANDLE, Served, Will, Wills
+from orchestrator.edge.zygotes import ZygoteBook
 
 HUNG_S = 5.0  # a guard that owes its answer for so long hangs, and is put to an end
 LATE_S = 0.5  # the same where it should have killed our workers: others may be starting in their place
@@ -50,6 +52,7 @@ class Processes:
         self._pids: set[int] = set()
         self._listeners: dict[int, Hear] = {}  # by handle, until it has ended
         self._members: dict[object, Hear] = {}
+        self.zygotes = ZygoteBook(self.new_handle)
         self._fences: dict[object, float] = {}
         self._fence_s: float | None = None  # the first of them
         self.on_news: Callable[..., None] = lambda *_, **__: None  # an event for the journal, and its fields
@@ -87,7 +90,8 @@ class Processes:
     def spawn(self, handle: int, program: Program, hear: Hear) -> None:
         """Start a process, and have ``hear`` told of it."""
         self._listeners[handle] = hear
-        self.guard.spawn(handle, **{field: getattr(program, field) for field in Program.__slots__})
+        zygote = program.zygote and self.zygotes.handle_of(program.zygote, self.guard)
+        self.guard.spawn(handle, **{field: getattr(program, field) for field in Program.__slots__} | {"zygote": zygote})
 
     def bequeath(self, will: Will, owner: object) -> None:
         """What the guard says to ``owner``'s group should this process die."""
@@ -205,6 +209,7 @@ class Processes:
             return  # another group was faster
         self._sweep()
         self._pids.clear()
+        self.zygotes.clear()
         self.guard = GuardClient(launch(), self._hear)
         self._lost = False
         self._served.start(self.guard)
@@ -253,6 +258,9 @@ class Processes:
             self.on_news("guard_started", pid=event.pid, containment=event.containment)
         elif isinstance(event, GhostsKilled):
             self.on_news("ghosts_killed", pids=event.pids)
+        elif isinstance(event, ZygoteFailed):
+            self.on_news("zygote_failed", reason=event.reason)
+            self.zygotes.failed(event)
 
     def _keep_books(self, event: Spawned | Ended) -> None:
         if isinstance(event, Spawned):

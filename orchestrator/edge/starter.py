@@ -7,11 +7,11 @@ agent's loop, and no worker is ordered whose directory could not be made.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.core.ranks import Place, fill_in, worker_env
 from orchestrator.core.specs import GroupSpec, JobSpec
-from orchestrator.edge.backend import Program, WorkerBackend
+from orchestrator.edge.backend import Program, WorkerBackend, Zygote
 from orchestrator.edge.filework import FileThread
 from orchestrator.edge.logs import Logs
 from orchestrator.edge.watchdog import Watchdog
@@ -30,6 +30,7 @@ class Starter:
         logs: Logs,
         watchdog: Watchdog,
         store: str,
+        log: Callable[..., None],
     ) -> None:
         self._job = job
         self._group = group
@@ -38,6 +39,8 @@ class Starter:
         self._watchdog = watchdog
         self._store = store
         self._making = FileThread("workers' directories")
+        self._log = log
+        self._zygote: Zygote | str | None = None  # or why there is none; made with the first environment
         self._environ = dict(os.environ)  # decoded once, not for each of very many workers
 
     def new(self, place: Place, incarnation: int = 0) -> Worker:
@@ -74,8 +77,9 @@ class Starter:
             stacks_file=str(worker.stacks_file),
             incarnation=worker.incarnation,
         )
+        argv = fill_in(spec.cmd, self._job, self._group, place)
         program = Program(
-            argv=fill_in(spec.cmd, self._job, self._group, place),
+            argv=argv,
             env=env,
             cwd=spec.cwd,
             stdout=str(worker.stdout) if self._logs.kept else None,
@@ -83,8 +87,19 @@ class Starter:
             umask=spec.umask,
             limits=spec.limits,
             cpus=spec.affinity[place.local_rank] if spec.affinity else (),
+            zygote=None if spec.preload is None else self._mother(argv, env),
         )
         self._backend.start(worker.handle, program)
+
+    def _mother(self, argv: Sequence[str], env: Mapping[str, str]) -> Zygote | None:
+        """What this group's workers are forked from, if that is possible; else it is said why not, once."""
+        if self._zygote is None:
+            from orchestrator.edge.zygotes import zygote_for  # noqa: PLC0415 - few jobs want it
+
+            self._zygote = zygote_for(self._group.worker, argv, env, self._logs.zygote)
+            if isinstance(self._zygote, str):
+                self._log("zygote_failed", reason=self._zygote)
+        return None if isinstance(self._zygote, str) else self._zygote
 
     def close(self) -> None:
         """No worker will be started any more."""

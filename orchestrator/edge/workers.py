@@ -62,7 +62,7 @@ class LocalWorkers:
         self._log = log
         self._workers: dict[int, Worker] = {}  # by handle; with those that are being replaced
         self._logs = Logs(job, group.role, tailer, log)
-        self._starter = Starter(job, group, backend=backend, logs=self._logs, watchdog=watchdog, store=store)
+        self._starter = Starter(job, group, backend=backend, logs=self._logs, watchdog=watchdog, store=store, log=log)
         self._deaths = Deaths(group, job.node.name, logged=self._logs.kept)
         self.stopping = Stopping(job.stop, backend, log)
         self._probes = None if group.probes is None else self._make_probes(group.probes, processes)
@@ -200,8 +200,8 @@ class LocalWorkers:
         match event:
             case Spawned():
                 self._spawned(worker, event)
-            case SpawnFailed(step="fenced"):
-                worker.ended = True  # refused, because the lease has lapsed: that is told apart, and no failure
+            case SpawnFailed(step="fenced" | "stopped"):
+                worker.ended = True  # refused, because the lease has lapsed, which is told apart, or it was stopped
             case SpawnFailed():
                 self._spawn_failed(worker, event.step, event.errno)
             case Exited():

@@ -160,6 +160,11 @@ def test_what_an_earlier_agent_had_left_is_told_when_it_is_killed() -> None:
     assert Told().hear("guard_started", pid=7, containment="cgroup2") == []
 
 
+def test_why_there_is_no_zygote_is_told() -> None:
+    line = "no zygote, so workers are started by exec: importing x: ImportError: y"
+    assert Told().hear("zygote_failed", reason="importing x: ImportError: y") == [line]
+
+
 def test_the_first_signal_stops_and_the_second_kills() -> None:
     told = Told()
     assert told.hear("stop_requested", signal=2) == ["SIGINT: stopping, grace 30 s; again to kill now"]

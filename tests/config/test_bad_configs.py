@@ -327,6 +327,17 @@ BAD = [
         ],
     ),
     Bad(
+        "modules that are none, and a way to start that is none",
+        ["worker.start=zygot", "worker.preload=[torch, 3, a-b, x.]", *RUN],
+        None,
+        [
+            "worker.start: 'zygot' is not allowed; did you mean 'zygote'? allowed: exec, zygote [override worker.start=zygot]",
+            "worker.preload[1]: 3 is not a module's name; allowed: a dotted name, as in torch.nn [override worker.preload=[torch, 3, a-b, x.]]",
+            "worker.preload[2]: 'a-b' is not a module's name; allowed: a dotted name, as in torch.nn [override worker.preload=[torch, 3, a-b, x.]]",
+            "worker.preload[3]: 'x.' is not a module's name; allowed: a dotted name, as in torch.nn [override worker.preload=[torch, 3, a-b, x.]]",
+        ],
+    ),
+    Bad(
         "limits of all wrong kinds",
         ["r.yaml"],
         "worker:\n  cmd: 'true'\n  limits:\n    nofil: 3\n    core: '8:2'\n    stack: unlimted\n    nproc: 1.5\n    cpu: '1:2:3'\n",
@@ -448,7 +459,7 @@ BAD = [
         ["worker=3"],
         None,
         [
-            "worker: 3 is not a mapping; known: affinity, backend, cmd, cwd, env, flags, flags_style, limits, macros, nproc, umask, virtual_local_rank [override worker=3]",
+            "worker: 3 is not a mapping; known: affinity, backend, cmd, cwd, env, flags, flags_style, limits, macros, nproc, preload, start, umask, virtual_local_rank [override worker=3]",
         ],
     ),
     Bad(

@@ -187,6 +187,19 @@ def test_a_limit_may_be_lifted_where_this_process_has_none() -> None:
 
 
 @pytest.mark.parametrize(
+    ("start", "preload", "meant"),
+    [
+        ("exec", ["torch"], None),
+        ("zygote", [], ()),
+        ("zygote", ["torch", "a.b"], ("torch", "a.b")),
+        ("zygote", "a", ("a",)),
+    ],
+)
+def test_modules_are_preloaded_for_a_zygote_alone(start: str, preload: object, meant: object) -> None:
+    assert compiled({"worker": {"cmd": "python", "start": start, "preload": preload}}).groups[0].worker.preload == meant
+
+
+@pytest.mark.parametrize(
     ("written", "meant"),
     [
         (None, []),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from orchestrator.core.policies import StopPolicy, WatchdogKind, WatchdogPolicy
-from orchestrator.core.ranks import fill_in, places, worker_env
+from orchestrator.core.ranks import fill_in, places, shared_variables, worker_env
 from orchestrator.core.rendezvous import Seat
 from orchestrator.core.specs import JobSpec, LogsKind, LogsSpec, NodeSpec, RendezvousKind, RendezvousSpec, WorkerSpec
 from tests.core.specs import group
@@ -120,3 +120,24 @@ def test_torchs_name_for_the_pipe_is_only_given_where_its_words_count() -> None:
 def test_an_unwatched_worker_does_not_speak_to_the_watchdog_that_we_run_under() -> None:
     env = env_of(0, {"ORCHESTRATOR_WATCHDOG_FILE": "/outer", "ORCHESTRATOR_STACKS_FILE": "/outer"})
     assert not {"ORCHESTRATOR_WATCHDOG_FILE", "ORCHESTRATOR_STACKS_FILE"} & set(env)
+
+
+def test_what_workers_share_is_the_same_for_all_of_them_and_for_later_rounds() -> None:
+    later = replace(SEAT, round=4, token=171, slot=0, base_rank=0, world_size=8, size=3, master_port=1, charged=2)
+    shared = []
+    for number, place in enumerate((*places(SEAT, 4), *places(later, 4))):
+        env = worker_env(
+            JOB,
+            GROUP,
+            place,
+            {"PATH": "/bin"},
+            error_file=f"/e{number}",
+            result_file=f"/r{number}",
+            store="unix:///s",
+            watchdog="/w",
+            stacks_file=f"/s{number}",
+            incarnation=number,
+        )
+        shared.append(shared_variables(env, GROUP.worker))
+    assert shared == [shared[0]] * 8
+    assert {"PATH", "LR", "OMP_NUM_THREADS", "LOCAL_WORLD_SIZE", "ORCHESTRATOR_RUN_ID"} <= shared[0].keys()

@@ -26,6 +26,7 @@ from orchestrator.edge.guard.events import (
     Spawned,
     SpawnFailed,
     Stopped,
+    ZygoteFailed,
     event_of,
 )
 from orchestrator.edge.guard.launch import Helper
@@ -46,6 +47,7 @@ __all__ = [
     "SpawnFailed",
     "Spawned",
     "Stopped",
+    "ZygoteFailed",
     "become_subreaper",
     "sweep_orphans",
 ]
@@ -54,6 +56,30 @@ __all__ = [
 def _absolute(path: str | None) -> str | None:
     """As the agent means it now: it may have changed its directory since the guard was launched."""
     return path if path is None or path.startswith("/") else str(Path(path).absolute())
+
+
+def _program(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    cwd: str | None,
+    stdout: str | None,
+    stderr: str | None,
+    umask: int | None,
+    limits: Mapping[str, tuple[int | None, int | None]] | None,
+    cpus: Iterable[int],
+) -> dict[str, Any]:
+    """What a process is to be, as the guard is told."""
+    return {
+        "argv": list(argv),
+        "env": dict(env),
+        "cwd": _absolute(cwd),
+        "stdout": _absolute(stdout),
+        "stderr": _absolute(stderr),
+        "umask": umask,
+        "limits": dict(limits or {}),
+        "cpus": list(cpus),
+    }
 
 
 class GuardClient:
@@ -91,25 +117,42 @@ class GuardClient:
         umask: int | None = None,
         limits: Mapping[str, tuple[int | None, int | None]] | None = None,
         cpus: Iterable[int] = (),
+        zygote: int | None = None,
     ) -> None:
         """Start a worker; answered by Spawned or SpawnFailed.
 
         ``env`` is the whole environment, to which the guard adds its marker. ``cwd`` None is the directory in which
         the guard was launched; ``stdout`` and ``stderr`` are appended to, None inherits the launcher's. ``limits`` are
         (soft, hard) by setrlimit's name in lower case, None is unlimited; ``cpus`` those it may use, none are as given.
+        ``zygote`` is the handle of one that it may be forked from.
         """
-        self._send(
-            "spawn",
-            id=handle,
-            argv=list(argv),
-            env=dict(env),
-            cwd=_absolute(cwd),
-            stdout=_absolute(stdout),
-            stderr=_absolute(stderr),
-            umask=umask,
-            limits=dict(limits or {}),
-            cpus=list(cpus),
-        )
+        program = _program(argv, env, cwd=cwd, stdout=stdout, stderr=stderr, umask=umask, limits=limits, cpus=cpus)
+        self._send("spawn", id=handle, zygote=zygote, **program)
+
+    def zygote(
+        self,
+        handle: int,
+        python: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        runs: Sequence[str],
+        preload: Sequence[str],
+        log: str | None = None,
+        cwd: str | None = None,
+        umask: int | None = None,
+        limits: Mapping[str, tuple[int | None, int | None]] | None = None,
+        cpus: Iterable[int] = (),
+    ) -> None:
+        """Have a Python import ``preload``, from which workers are forked whose argv is ``python``, ``runs`` and more.
+
+        ``runs`` is a script, or -m and a module. ZygoteFailed tells that this is over; the rest is as in `spawn`.
+        """
+        program = _program(python, env, cwd=cwd, stdout=log, stderr=log, umask=umask, limits=limits, cpus=cpus)
+        self._send("zygote", id=handle, words=[",".join(preload), *runs], **program)
+
+    def dismiss(self, handle: int) -> None:
+        """No worker will be forked from that zygote any more."""
+        self._send("dismiss", id=handle)
 
     def stop(self, handles: Iterable[int], *, signal: int, grace_s: float, kill_wait_s: float, ticket: int) -> None:
         """Stop workers together: answered by one Stopped when their whole trees are gone, or cannot be killed."""

@@ -43,8 +43,9 @@ class SpawnFailed:
     """The worker, or the server, could not be started.
 
     ``step`` is one of cgroup, pipe, fork, pidfd, setsid, open_stdin, open_stdout, open_stderr, umask, chdir, limits,
-    limits.NAME, affinity, pdeathsig, signals, exec; fenced when a fence has fallen and no later one was set; id_in_use
-    when the handle was used before (a mistake of the agent).
+    limits.NAME, affinity, pdeathsig, signals, exec, zygote; fenced when a fence has fallen and no later one was set;
+    stopped when it was stopped while it waited for its zygote; id_in_use when the handle was used before (a mistake of
+    the agent).
     """
 
     handle: int
@@ -90,6 +91,18 @@ class ServerDied:
 
 
 @dataclass(frozen=True, slots=True)
+class ZygoteFailed:
+    """No worker will be forked from this zygote any more; those for which it was asked are started by exec.
+
+    ``ready`` if it had served, so that another one may.
+    """
+
+    handle: int
+    ready: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fenced:
     """The moment of the fence has passed without being extended: all workers are being killed, and none is started."""
 
@@ -114,6 +127,7 @@ GuardEvent: TypeAlias = (
     | Stopped
     | ServerStarted
     | ServerDied
+    | ZygoteFailed
     | Fenced
     | GuardLost
 )
@@ -128,6 +142,7 @@ _KINDS: dict[str, type[GuardEvent]] = {
     "stopped": Stopped,
     "server_started": ServerStarted,
     "server_died": ServerDied,
+    "zygote_failed": ZygoteFailed,
     "fenced": Fenced,
 }
 

@@ -11,6 +11,7 @@ import gc
 import os
 import signal
 import time
+from functools import partial
 
 from orchestrator.edge.guard import estate, ghosts, libc, spawn, will
 from orchestrator.edge.guard.cgroup import Cgroups
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 
     from orchestrator.edge.guard.protocol import Message
     from orchestrator.edge.guard.worker import Worker
+    from orchestrator.edge.guard.zygotes import Zygotes
 
 _END_S = 1.0  # for each part of the end; then SIGKILL, or whatever is left belongs to the kernel
+_FIELDS = ("argv", "env", "cwd", "stdout", "stderr", "umask", "limits", "cpus")  # of a program, in a message
 _EXITS, _ORPHANS, _REQUESTS, _FENCE = range(4)  # the order within one turn of the loop
 
 
@@ -40,6 +43,7 @@ class Guard:
         self._cgroups = Cgroups.open()
         self._workers = Workers(self._loop, self._cgroups, self._told, self._gone)
         self._servers = Servers(self._loop, self._workers, self._emit)
+        self._zygotes: Zygotes | None = None
         self._channel = Channel(fd)
         self._ladders: list[Ladder] = []
         self._will: Message | None = None
@@ -59,6 +63,8 @@ class Guard:
             "kill": self._kill,
             "signal": self._signal,
             "serve": self._serve,
+            "zygote": self._open_zygote,
+            "dismiss": self._dismiss,
             "will": self._keep_will,
             "inherit": self._inherit,
             "fence": lambda message: self._fence.set(message["at"]),
@@ -104,16 +110,19 @@ class Guard:
 
     def _told(self, worker: Worker, event: Message) -> None:
         if worker.is_server:
-            self._servers.told(worker, event)
+            self._owner_of(worker).told(worker, event)
         else:
             self._emit(event)
 
     def _gone(self, worker: Worker) -> None:
         if worker.is_server:
-            self._servers.gone(worker)
+            self._owner_of(worker).gone(worker)
         for ladder in list(self._ladders):
             ladder.left(worker)
         self._ladders = [ladder for ladder in self._ladders if not ladder.done]
+
+    def _owner_of(self, helper: Worker) -> Servers | Zygotes:
+        return self._zygotes if self._zygotes is not None and helper.id in self._zygotes else self._servers
 
     def _child_died(self) -> None:
         os.read(self._sigchld_fd, 4096)
@@ -123,7 +132,7 @@ class Guard:
 
     def _is_taken(self, message: Message) -> bool:
         """Whether an id is in use; which would be the agent's mistake, and is told to it."""
-        taken = message["id"] in self._workers or message["id"] in self._servers
+        taken = any(message["id"] in ids for ids in (self._workers, self._servers, self._zygotes or ()))
         if taken:
             self._emit({"op": "spawn_failed", "id": message["id"], "step": "id_in_use", "errno": 0})
         return taken
@@ -132,9 +141,22 @@ class Guard:
         if self._fence.is_down():  # ordered before the agent could know
             self._emit({"op": "spawn_failed", "id": message["id"], "step": "fenced", "errno": 0})
         elif not self._is_taken(message):
-            fields = ("argv", "env", "cwd", "stdout", "stderr", "umask", "limits", "cpus")
-            program = spawn.Program(**{field: message[field] for field in fields})
-            self._workers.spawn(message["id"], program)
+            zygote = message["zygote"]
+            bear = None if zygote is None or self._zygotes is None else partial(self._zygotes.bear, zygote)
+            self._workers.spawn(message["id"], spawn.Program(**{name: message[name] for name in _FIELDS}), bear=bear)
+
+    def _open_zygote(self, message: Message) -> None:
+        from orchestrator.edge.guard.zygotes import Zygotes  # noqa: PLC0415 - few jobs want it
+
+        if self._zygotes is None:
+            self._zygotes = Zygotes(self._loop, self._workers, self._emit)
+        if not self._is_taken(message):
+            program = spawn.Program(**{name: message[name] for name in _FIELDS})
+            self._zygotes.open(message["id"], program, message["words"])
+
+    def _dismiss(self, message: Message) -> None:
+        if self._zygotes is not None:
+            self._zygotes.close(message["id"])
 
     def _serve(self, message: Message) -> None:
         if not self._is_taken(message):
@@ -198,6 +220,8 @@ class Guard:
         self._finish("a fault of the guard")
         for worker in self._workers.all(servers=False):
             self._workers.kill(worker)
+        if self._zygotes is not None:
+            self._zygotes.close_all()  # after those who may have waited for a birth
         self._workers.child_died()  # also look for orphans that no worker can be named for
         self._workers.settle()
         self._wait(lambda: not self._workers.all(servers=False) and not self._workers.strays)

@@ -71,6 +71,16 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def await_adoption(parent: int, signum: int) -> None:
+    """Wait until another process than ``parent`` is ours, by ``signum``, which must be blocked and is of no other use.
+
+    Its default action should be none: one more of them may come.
+    """
+    _call(_PR_SET_PDEATHSIG, signum)
+    while os.getppid() == parent:
+        signal.sigwait({signum})
+
+
 def unblock_signals() -> None:
     """Lift the signal mask. `signal.pthread_sigmask` would make an enum of each old member: 0.1 ms in every child."""
     if _sigprocmask(_SIG_SETMASK, _NO_SIGNALS, None) != 0:
@@ -81,7 +91,8 @@ def fork_into(cgroup_fd: int) -> int:
     """As fork, but the child is born in that cgroup (a directory's descriptor). OSError where the kernel cannot.
 
     A child that moves there itself waits 5 to 15 ms for the whole machine's processes. Only for a process with a single
-    thread whose child execs: what Python and the C library do after a fork concerns other threads.
+    thread whose child execs, or forks once more by `os.fork` and ends: what Python and the C library do after a fork is
+    left out here, and concerns other threads and the thread's own number.
     """
     words = [_CLONE_INTO_CGROUP, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, cgroup_fd]
     arguments = (ctypes.c_uint64 * _CLONE_WORDS)(*words)

@@ -76,9 +76,8 @@ class Loop:
         if limit_s is not None:
             moments.append(now + limit_s)
         ready = self._epoll.poll(max(0.0, min(moments) - now) if moments else None)
-        for _turn, fd in sorted(((self._handlers[fd][0], fd) for fd, _ in ready), key=lambda pair: pair[0]):
-            entry = self._handlers.get(fd)  # an earlier handler of this turn may have closed it
-            if entry is not None:
+        for entry, fd in sorted(((self._handlers[fd], fd) for fd, _ in ready), key=lambda pair: pair[0][0]):
+            if self._handlers.get(fd) is entry:  # else an earlier handler of this turn has closed it
                 entry[1]()
         now = time.monotonic()
         for timer in [timer for timer in self._timers if timer.at <= now]:

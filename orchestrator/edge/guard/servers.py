@@ -103,7 +103,7 @@ class Servers:
     def terminate(self) -> None:
         """Ask all to end; none is started again."""
         self._ending = True
-        for worker in self._workers.all(servers=True):
+        for worker in self._workers.of(self._servers):
             self._workers.send(worker, self._servers[worker.id].signal, ours=True)
             self._workers.send(worker, signal.SIGCONT, ours=True)
 

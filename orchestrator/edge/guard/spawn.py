@@ -15,7 +15,7 @@ from orchestrator.edge.guard.libc import die_with_parent, fork_into, unblock_sig
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import NoReturn
 
 _LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
@@ -47,9 +47,12 @@ class SpawnError(Exception):
 
 
 class Program:
-    """What to run. ``env`` is complete; paths of None are inherited from the guard, as is the umask."""
+    """What to run. ``env`` is complete; paths of None are inherited from the guard, as is the umask.
 
-    __slots__ = ("argv", "cpus", "cwd", "env", "limits", "stderr", "stdout", "umask")
+    ``stdin`` is a descriptor of the guard's; None is /dev/null.
+    """
+
+    __slots__ = ("argv", "cpus", "cwd", "env", "limits", "stderr", "stdin", "stdout", "umask")
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class Program:
         self.limits = [("limits", resource.RLIMIT_NOFILE, given) for given in _given]
         self.limits += [_limit(name, bounds) for name, bounds in (limits or {}).items()]
         self.cpus = cpus
+        self.stdin: int | None = None
 
 
 def _limit(name: str, bounds: tuple[int | None, int | None]) -> tuple[str, int, tuple[int, int]]:
@@ -114,11 +118,11 @@ def start(program: Program, cgroup: str | None = None) -> tuple[int, int, int]:
     step = "pipe"
     fds: list[int] = []
     try:
-        fds += _pipe()
+        fds += with_spare(lambda: os.pipe2(os.O_CLOEXEC))
         files = candidates(program)  # before the fork: the child does as little as it can
         guard = os.getpid()
         step = "fork"
-        pid, moves = _fork(cgroup)
+        pid, moves = fork(cgroup)
         if pid == 0:
             _become(program, files, guard, fds[1], moves)
         os.close(fds.pop())
@@ -135,18 +139,18 @@ def start(program: Program, cgroup: str | None = None) -> tuple[int, int, int]:
         raise SpawnError(step, problem.errno or 0) from None
 
 
-def _pipe() -> tuple[int, int]:
-    """A pipe, while there are so many descriptors that some are left for killing."""
+def with_spare(make: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
+    """Descriptors such as a pipe's, while there are so many that some are left for killing."""
     spare: list[int] = []
     try:
         spare += (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(_SPARE))
-        return os.pipe2(os.O_CLOEXEC)
+        return make()
     finally:
         for fd in spare:
             os.close(fd)
 
 
-def _fork(cgroup: str | None) -> tuple[int, str | None]:
+def fork(cgroup: str | None) -> tuple[int, str | None]:
     """The child's pid, or 0 in the child; and the cgroup that the child has yet to move to."""
     if cgroup is None:
         return os.fork(), None
@@ -163,7 +167,10 @@ def _fork(cgroup: str | None) -> tuple[int, str | None]:
 
 def read_failure(error_fd: int) -> SpawnError | None:
     """What the child said before exec; None if exec went well (or if it was killed before: its exit tells)."""
-    words = os.read(error_fd, 256).decode().split()
+    try:
+        words = os.read(error_fd, 256).decode().split()
+    except BlockingIOError:  # nothing, and others than the child could say something
+        return None
     return SpawnError(words[0], int(words[1])) if words else None
 
 
@@ -173,17 +180,42 @@ def _become(program: Program, files: list[str], guard: int, error_fd: int, cgrou
     errno = 0
     try:
         os.setsid()
-        step = "cgroup"
+        prepare(program, guard, cgroup)
+        step = "exec"
+        errno = _exec(files, program)
+    except SpawnError as failure:
+        step, errno = failure.step, failure.errno
+    except OSError as problem:
+        errno = problem.errno or 0
+    except BaseException:  # a NUL in an argument, say; and nothing may escape into a second guard
+        errno = EINVAL
+    fail(error_fd, step, errno)
+
+
+def fail(error_fd: int, step: str, errno: int) -> NoReturn:
+    """In the child: tell the guard why there will be no program, and end."""
+    try:
+        os.write(error_fd, f"{step} {errno}".encode())
+    finally:
+        os._exit(_SPAWN_FAILED)
+
+
+def prepare(program: Program, guard: int, cgroup: str | None) -> None:
+    """In a child that leads its session: all that is to be done before the program runs. Raises SpawnError."""
+    step = "cgroup"
+    try:
         if cgroup is not None:
-            os.write(os.open(f"{cgroup}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC), b"0")
+            fd = os.open(f"{cgroup}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+            os.write(fd, b"0")
+            os.close(fd)
         step = "open_stdin"
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        put(os.open(os.devnull, os.O_RDONLY) if program.stdin is None else program.stdin, 0)
         step = "open_stdout"
         if program.stdout is not None:
-            os.dup2(os.open(program.stdout, _LOG_FLAGS, 0o666), 1)
+            put(os.open(program.stdout, _LOG_FLAGS, 0o666), 1)
         step = "open_stderr"
         if program.stderr is not None:
-            os.dup2(os.open(program.stderr, _LOG_FLAGS, 0o666), 2)
+            put(os.open(program.stderr, _LOG_FLAGS, 0o666), 2)
         step = "umask"  # after the logs were opened: theirs is the launcher's
         if program.umask is not None:
             os.umask(program.umask)
@@ -200,16 +232,16 @@ def _become(program: Program, files: list[str], guard: int, error_fd: int, cgrou
         die_with_parent(guard)
         step = "signals"  # a stop that came since the fork is pending, and ends us here
         unblock_signals()
-        step = "exec"
-        errno = _exec(files, program)
     except OSError as problem:
-        errno = problem.errno or 0
-    except BaseException:  # a NUL in an argument, say; and nothing may escape into a second guard
-        errno = EINVAL
-    try:
-        os.write(error_fd, f"{step} {errno}".encode())
-    finally:
-        os._exit(_SPAWN_FAILED)
+        raise SpawnError(step, problem.errno or 0) from None
+    except (ValueError, TypeError):  # a NUL in a path
+        raise SpawnError(step, EINVAL) from None
+
+
+def put(fd: int, number: int) -> None:
+    """Give a descriptor a standard number; nothing else is left of it, for not every child execs."""
+    os.dup2(fd, number)
+    os.close(fd)
 
 
 def _exec(files: list[str], program: Program) -> int:

@@ -179,3 +179,11 @@ def _send(fd: int, signum: int) -> None:
         signal.pidfd_send_signal(fd, signum)
     except OSError:
         return  # gone
+
+
+def reap(pid: int) -> bool:
+    """Collect a child, one that was adopted perhaps, if it is dead."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
+    except ChildProcessError:
+        return True

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
+from errno import ECANCELED
 
 from orchestrator.edge.guard import spawn, tree
+from orchestrator.edge.guard.spawn import SpawnError
 from orchestrator.edge.guard.worker import Worker
 
 TYPE_CHECKING = False
@@ -71,7 +73,7 @@ class Workers:
             left |= worker.lingering
             if worker.leaf is not None:
                 left |= set(worker.leaf.pids())
-            if worker.running:
+            if worker.running and worker.pid:
                 left |= {worker.pid}
         return sorted(left)
 
@@ -80,25 +82,58 @@ class Workers:
 
     # --- from fork to exit
 
-    def spawn(self, worker_id: int, program: Program, *, is_server: bool = False) -> None:
-        """Start a process; `spawned` or `spawn_failed` is told when exec has succeeded or anything has failed."""
-        program.env = {**program.env, tree.MARKER: f"{self._mark}{worker_id}"}
-        leaf: Leaf | None = None
+    def spawn(
+        self,
+        worker_id: int,
+        program: Program,
+        *,
+        is_server: bool = False,
+        mark: str | None = None,
+        bear: Callable[[Worker, Program], bool] | None = None,
+    ) -> None:
+        """Start a process; `spawned` or `spawn_failed` is told when exec has succeeded or anything has failed.
+
+        ``bear`` is whoever may start it in another way than by fork and exec, and says whether that will be tried.
+        """
+        program.env = {**program.env, tree.MARKER: f"{self._mark}{mark or worker_id}"}
+        worker = Worker(worker_id, is_server=is_server)
         try:
-            leaf = self._leaf(program)
-            pid, pidfd, error_fd = spawn.start(program, None if leaf is None else leaf.path)
-        except spawn.SpawnError as failure:
-            if leaf is not None:
-                leaf.remove()
-            nobody = Worker(worker_id, 0, -1, None, is_server=is_server)
-            self._emit(nobody, {"op": "spawn_failed", "id": worker_id, "step": failure.step, "errno": failure.errno})
+            worker.leaf = self._leaf(program)
+        except SpawnError as failure:
+            self._fail(worker, failure)
             return
-        worker = Worker(worker_id, pid, pidfd, error_fd, is_server=is_server, leaf=leaf)
-        self._by_id[worker_id] = self._by_pid[pid] = worker
-        if leaf is not None:
-            self._by_leaf[leaf.path] = worker
+        self._by_id[worker_id] = worker
+        if worker.leaf is not None:
+            self._by_leaf[worker.leaf.path] = worker
+        if bear is None or not bear(worker, program):
+            self.start(worker, program)
+
+    def start(self, worker: Worker, program: Program) -> None:
+        """Fork and exec."""
+        try:
+            born = spawn.start(program, None if worker.leaf is None else worker.leaf.path)
+        except SpawnError as failure:
+            self._give_up(worker, failure)
+        else:
+            self.born(worker, *born)
+
+    def born(self, worker: Worker, pid: int, pidfd: int, error_fd: int) -> None:
+        """It has a process now, a child of ours; what reads from ``error_fd`` says how it goes on."""
+        worker.unask = None
+        worker.pid, worker.pidfd, worker.error_fd = pid, pidfd, error_fd
+        self._by_pid[pid] = worker
         self._loop.watch(error_fd, lambda: self._learn_start(worker))
         self._loop.watch(pidfd, lambda: self._collect(worker))
+
+    def _give_up(self, worker: Worker, failure: SpawnError) -> None:
+        """It will have no process."""
+        worker.unask = None
+        worker.doomed, worker.running = True, False
+        self._unsettled = True
+        self._fail(worker, failure)
+
+    def _fail(self, worker: Worker, failure: SpawnError) -> None:
+        self._emit(worker, {"op": "spawn_failed", "id": worker.id, "step": failure.step, "errno": failure.errno})
 
     def _leaf(self, program: Program) -> Leaf | None:
         if self._cgroups is None:
@@ -106,7 +141,7 @@ class Workers:
         try:
             return self._cgroups.leaf(program.env.get("ORCHESTRATOR_RUN_ID", ""))
         except OSError as problem:
-            raise spawn.SpawnError("cgroup", problem.errno or 0) from None
+            raise SpawnError("cgroup", problem.errno or 0) from None
 
     def _learn_start(self, worker: Worker) -> None:
         """Its error pipe has ended: with nothing (exec closed it), or with the step that failed."""
@@ -120,7 +155,7 @@ class Workers:
             worker.started = True
             self._emit(worker, {"op": "spawned", "id": worker.id, "pid": worker.pid})
         else:
-            self._emit(worker, {"op": "spawn_failed", "id": worker.id, "step": failure.step, "errno": failure.errno})
+            self._fail(worker, failure)
 
     def _collect(self, worker: Worker) -> None:
         """The main process has ended: reap it, tell of it, and have its remains swept before this turn is over."""
@@ -135,25 +170,21 @@ class Workers:
         worker.running = False
         self._unsettled = True
         if worker.started:
-            by_code = info.si_code == os.CLD_EXITED
-            self._emit(
-                worker,
-                {
-                    "op": "exited",
-                    "id": worker.id,
-                    "pid": worker.pid,
-                    "exit_code": info.si_status if by_code else None,
-                    "signal": None if by_code else info.si_status,
-                    "core": info.si_code == os.CLD_DUMPED,
-                    "sent_by_us": worker.sent_by_us,
-                },
-            )
+            self._emit(worker, worker.last_word(info))
 
     # --- signals
 
     def send(self, worker: Worker, signum: int, *, ours: bool) -> None:
-        """Signal the main process. ``ours``: we want it to end, so that its exit is a consequence, not a cause."""
-        if not worker.running or os.waitid(os.P_PIDFD, worker.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+        """Signal the main process. ``ours``: we want it to end, so that its exit is a consequence, not a cause.
+
+        One that is not born yet need not be, then.
+        """
+        if worker.unask is not None and ours:
+            worker.unask()
+            self._give_up(worker, SpawnError("stopped", ECANCELED))
+        if not (worker.running and worker.pid):
+            return
+        if os.waitid(os.P_PIDFD, worker.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             return  # what has died by itself shall not look as if we had killed it
         worker.sent_by_us = worker.sent_by_us or ours
         signal.pidfd_send_signal(worker.pidfd, signum)
@@ -163,13 +194,13 @@ class Workers:
         if worker.doomed:
             return
         worker.doomed = self._unsettled = True
-        if not worker.running:
-            return
-        if worker.leaf is not None:
+        if worker.leaf is not None and worker.running:
             self.send(worker, signal.SIGKILL, ours=True)  # it may not be in its leaf yet
             worker.leaf.kill()
             return
         self.send(worker, signal.SIGSTOP, ours=True)
+        if not worker.running:
+            return
         self._signal_group(worker, signal.SIGSTOP)  # at once, so that what forks within it does not get away
         tree.bring_down(lambda: tree.below(worker.pid))  # before the main process: after it they are our children
         self._signal_group(worker, signal.SIGKILL)
@@ -178,7 +209,8 @@ class Workers:
     def _signal_group(self, worker: Worker, signum: int) -> None:
         """Signal all that have stayed in the process group of a main process that is not reaped yet."""
         try:
-            os.killpg(worker.pid, signum)
+            if worker.pid:  # 0 were our own group
+                os.killpg(worker.pid, signum)
         except OSError:
             return  # it died, or was killed, before it led one
 
@@ -230,7 +262,7 @@ class Workers:
             for worker in self._by_id.values():
                 worker.lingering.clear()
             found = [pid for pid in tree.children(self._me) if not self._is_main(pid)]
-            left = [pid for pid in found if not _reap(pid)]
+            left = [pid for pid in found if not tree.reap(pid)]
             for pid in left:
                 if self._is_condemned(pid, living):
                     yield pid, (self._me,)
@@ -266,11 +298,3 @@ class Workers:
         if worker_id == mark or not worker_id.isdecimal():
             return None, False
         return self._by_id.get(int(worker_id)), True
-
-
-def _reap(pid: int) -> bool:
-    """Collect an adopted child if it is dead."""
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
-    except ChildProcessError:
-        return True
