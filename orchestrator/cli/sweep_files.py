@@ -21,12 +21,16 @@ NO_PNG = "there is no sweep.png without matplotlib: pip install 'orchestrator[sw
 
 
 def write(sweep: Sweep, directory: Path, secrets: Secrets) -> list[str]:
-    """Write all of them; returns what a person should know: what could not be written, and why."""
+    """Write all of them; returns what a person should know: what could not be written, and why.
+
+    A sweep that looks for nothing has no picture, for it would cost more than many a job.
+    """
     files: dict[str, Callable[[], bytes]] = {
         "sweep.csv": lambda: sweep_csv.text(sweep, secrets).encode("utf-8", "backslashreplace"),
         "sweep.html": lambda: _page(sweep, secrets),
-        "sweep.png": lambda: _picture(sweep, secrets),
     }
+    if sweep.objective is not None:
+        files["sweep.png"] = lambda: _picture(sweep, secrets)
     notes = []
     for name, make in files.items():
         path = directory / name

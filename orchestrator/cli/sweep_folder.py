@@ -64,7 +64,7 @@ class Folder:
             return None
         if job.state is JobState.PRUNED:
             return job
-        result = self._result(key)
+        result = self.result(key)
         if result.get("state") != "SUCCEEDED":
             return replace(job, state=JobState.PENDING)
         value = value_of(result.get("results", {}).get("0"), objective)
@@ -72,7 +72,8 @@ class Folder:
             return replace(job, state=JobState.PENDING)
         return replace(job, state=JobState.SUCCEEDED, value=value, message="")
 
-    def _result(self, key: str) -> dict[str, Any]:
+    def result(self, key: str) -> dict[str, Any]:
+        """What a job's agent has said in the end; empty if it has not."""
         try:
             found = json.loads((self.of(key) / "result.json").read_bytes())
         except (OSError, ValueError, RecursionError):

@@ -32,8 +32,8 @@ class JobFailed(Exception):
 class Session(Protocol):
     """Who runs the jobs."""
 
-    def begin(self, context: HydraContext, config: DictConfig) -> None:
-        """The sweep's own configuration is known."""
+    def begin(self, context: HydraContext, config: DictConfig, launcher: Launcher | None) -> None:
+        """The sweep's own configuration is known; ``launcher`` is another one that shall run its jobs."""
 
     def launch(self, batch: Sequence[Sequence[str]], first: int) -> list[SweepJob]:
         """Run jobs to their ends; how each has ended, in their order."""
@@ -58,7 +58,10 @@ class Ended(JobReturn):
 
 
 class ParallelLauncher(Launcher):
-    """Runs the jobs of `orchestrate -m`."""
+    """Runs the jobs of `orchestrate -m`, or has ``other`` run them."""
+
+    def __init__(self, other: Launcher | None = None) -> None:
+        self._other = other
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by the sweeper, once."""
@@ -66,7 +69,7 @@ class ParallelLauncher(Launcher):
         if _Current.session is None:
             raise RuntimeError("hydra/launcher=parallel is for orchestrate")
         self._session = _Current.session
-        self._session.begin(hydra_context, config)
+        self._session.begin(hydra_context, config, self._other)
         self._lenient = config.hydra.sweeper.get("_target_") == _GRID  # it would end at the first failure
         Sweeper.validate_batch_is_legal = _is_legal  # type: ignore[method-assign, assignment]
 
@@ -88,8 +91,28 @@ def _is_legal(_sweeper: Sweeper, _batch: Sequence[Sequence[str]]) -> None:
 def register(session: Session) -> None:
     """Make Hydra know the launcher, and the launcher its sweep."""
     _Current.session = session
+    Plugins.instantiate_launcher = _instantiate  # type: ignore[method-assign, assignment]
+    announce()
+
+
+def announce() -> None:
+    """Make Hydra know the launcher."""
     ParallelLauncher.__module__ = _MODULE
     plugins = Plugins.instance()  # which scans `hydra_plugins` when it is made, if any is installed
     sys.modules.setdefault("hydra_plugins", ModuleType("hydra_plugins"))
-    sys.modules[_MODULE] = sys.modules[register.__module__]
+    sys.modules[_MODULE] = sys.modules[announce.__module__]
     plugins.register(ParallelLauncher)
+
+
+_hydras_own = Plugins.instantiate_launcher
+
+
+def _instantiate(
+    plugins: Plugins, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+) -> Launcher:
+    """The launcher for a sweeper: ours, which uses another one if that is what the configuration names."""
+    launcher = _hydras_own(plugins, hydra_context, task_function, config)
+    if not isinstance(launcher, ParallelLauncher):
+        launcher = ParallelLauncher(launcher)
+        launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+    return launcher

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,7 +23,7 @@ from orchestrator.cli import source
 from orchestrator.cli.argv import Line
 from orchestrator.cli.job import this_host
 from orchestrator.cli.origins import Origins
-from orchestrator.cli.paths import absolute
+from orchestrator.cli.paths import absolute, shown
 from orchestrator.cli.plain import plain
 from orchestrator.cli.resolvers import MadeUp
 from orchestrator.cli.secrets import Secrets
@@ -39,6 +40,7 @@ from orchestrator.errors import ConfigError, ExitCode, InternalError, Orchestrat
 
 if TYPE_CHECKING:
     from orchestrator.cli.sweep_book import Book
+    from orchestrator.cli.sweep_elsewhere import ElsewhereRun
     from orchestrator.cli.sweep_run import SweepRun
     from orchestrator.cli.sweep_view import SweepView
     from orchestrator.edge.console import Console
@@ -60,7 +62,9 @@ class SweepSession:
         self._planner: Planner | None = None
         self._folder: Folder | None = None
         self._book: Book | None = None
+        self._launcher: Launcher | None = None  # one that is not ours, if the sweep has one
         self._run: SweepRun | None = None
+        self._elsewhere: ElsewhereRun | None = None
         self._view: SweepView | None = None
         self._console: Console | None = None
         self._runner: asyncio.Runner | None = None
@@ -75,8 +79,9 @@ class SweepSession:
         """What is known of all jobs so far."""
         return self._book.sweep.jobs if self._book is not None else ()
 
-    def begin(self, context: HydraContext, config: DictConfig) -> None:
+    def begin(self, context: HydraContext, config: DictConfig, launcher: Launcher | None) -> None:
         """Read what the sweep's own configuration says; nothing is made yet."""
+        self._launcher = launcher
         report = Report()
         data = plain(OmegaConf.masked_copy(config, ["sweep"]), report) if "sweep" in config else {}
         self._config = convert(SweepConfig, data.get("sweep", {}), "sweep", report)
@@ -111,19 +116,23 @@ class SweepSession:
             raise RuntimeError("a batch before the sweep has begun")
         planned = self._planner.plan(batch, first)
         needs = self._needs(planned)
-        book, run = self._opened(planned)
+        book = self._opened(planned)
         keys = [one.key for one in planned]
         different = {one.key: (one, what) for one, what in zip(planned, needs, strict=True)}
         todo = [task for task in different.values() if book.add(task[0]).state is JobState.PENDING]
         del planned, different  # which hold much; of what is done the book knows enough
         self._show(book)
-        if todo and self._runner is not None:
-            self._runner.run(run.batch(todo))
-        if run.halted:
+        if todo and self._elsewhere is not None:
+            self._elsewhere.batch([one for one, _ in todo], first)
+        elif todo and self._runner is not None and self._run is not None:
+            self._runner.run(self._run.batch(todo))
+        if (run := self._elsewhere or self._run) is not None and run.halted:
             raise SweepHalted(run.halted)
         return [book[key] for key in keys]
 
     def _needs(self, planned: Sequence[Planned]) -> list[Need]:
+        if self._launcher is not None:
+            return [Need() for _ in planned]  # what there is where it runs them, it knows
         machine = this_machine()
         slots = Slots(machine)
         needs = [need(self._config, one.spec.groups, machine) for one in planned]
@@ -137,39 +146,47 @@ class SweepSession:
             )
         return needs
 
-    def _opened(self, planned: Sequence[Planned]) -> tuple[Book, SweepRun]:
-        """The sweep's directory, its book, its view and its processes; made for the first batch."""
-        if self._book is None or self._run is None:
+    def _opened(self, planned: Sequence[Planned]) -> Book:
+        """The sweep's directory, its book, and whoever runs its jobs; made for the first batch."""
+        if self._book is None:
             from orchestrator.cli.sweep_book import Book  # noqa: PLC0415 - with asyncio, and all of the edge
-            from orchestrator.cli.sweep_run import SweepRun  # noqa: PLC0415 - as above
             from orchestrator.edge.console import Console  # noqa: PLC0415 - as above
 
-            self._folder = Folder(Path(self._directory))
-            self._runner = asyncio.Runner()
+            self._folder = folder = Folder(Path(self._directory))
             secrets = Secrets({name: value for one in planned for name, value in one.secrets.values.items()})
             slots = Slots(this_machine(), limit(self._config))
+            here = slots.at_once(need(self._config, planned[0].spec.groups, slots.machine))
             sweep = Sweep(
                 name=self._name,
                 objective=self._config.objective,
                 direction="maximize" if self._config.direction == "maximize" else "minimize",
-                slots=slots.at_once(need(self._config, planned[0].spec.groups, slots.machine)),
+                slots=here if self._launcher is None else len(planned),
             )
             self._console = console = Console(mask=secrets.mask)
-            self._book = Book(sweep, self._folder, lambda text: console.say(text, "warn"))
-            self._run = SweepRun(
-                self._folder.path,
-                self._config,
-                slots=slots,
-                book=self._book,
-                again=self._again,
-                say=lambda text: console.say(text, "warn"),
-            )
+            self._book = Book(sweep, folder, lambda text: console.say(text, "warn"))
+            self._engage(self._book, folder, slots)
             self._secrets = secrets
             for note in dict.fromkeys(str(note) for one in planned for note in one.notes):
                 console.say(f"note: {note}")
             gc.freeze()  # what was imported and composed stays, and need not be looked through
             gc.enable()
-        return self._book, self._run
+        return self._book
+
+    def _engage(self, book: Book, folder: Folder, slots: Slots) -> None:
+        """Make whoever runs the jobs."""
+        if self._launcher is not None:
+            from orchestrator.cli.sweep_elsewhere import ElsewhereRun  # noqa: PLC0415 - few sweeps need it
+
+            self._elsewhere = ElsewhereRun(self._launcher, self._config, book=book, folder=folder)
+            return
+        from orchestrator.cli.sweep_run import SweepRun  # noqa: PLC0415 - with asyncio, and all of the edge
+
+        self._runner = asyncio.Runner()
+        self._run = SweepRun(folder.path, self._config, slots=slots, book=book, again=self._again, say=self._warn)
+
+    def _warn(self, text: str) -> None:
+        if self._console is not None:
+            self._console.say(text, "warn")
 
     def _show(self, book: Book) -> None:
         """Show the sweep from now on, or how large it has become."""
@@ -193,17 +210,28 @@ class SweepSession:
             if self._runner is not None and self._run is not None:
                 self._runner.run(self._run.close())
                 self._runner.close()
-            if self._book is not None and self._run is not None:
+            run = self._run or self._elsewhere
+            if self._book is not None and self._folder is not None and run is not None:
                 sweep = self._book.close()
-                code = self._run.exit_code or sweep.exit_code
+                code = run.exit_code or sweep.exit_code
                 if self._view is not None:
                     self._view.end(sweep)
+                self._draw(sweep, self._folder.path)
         finally:
             if self._console is not None:
                 self._console.close(5.0)
             if self._folder is not None:
                 self._folder.close()
         return code
+
+    def _draw(self, sweep: Sweep, directory: Path) -> None:
+        """The files in which a person looks at the results."""
+        from orchestrator.cli import sweep_files  # noqa: PLC0415 - when a sweep is over
+
+        for note in sweep_files.write(sweep, directory, self._secrets):
+            self._warn(note)
+        if self._console is not None:
+            self._console.say(f"results: {shown(directory / 'sweep.html')}", "dim")
 
 
 def this_machine() -> Machine:

@@ -7,28 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from orchestrator.cli import argv, resolvers, source, sweep_launcher
 from orchestrator.cli.argv import Line
 from orchestrator.cli.compose import FOREIGN, compose, problems_of, through_hydra
-from orchestrator.cli.job import Job, check, claim
 from orchestrator.cli.origins import Origins
 from orchestrator.cli.plain import plain
 from orchestrator.cli.quoting import quoted
-from orchestrator.cli.resolvers import MadeUp
 from orchestrator.cli.sweep_session import SweepHalted, SweepSession
+from orchestrator.cli.sweep_task import Start, Task
 from orchestrator.config.convert import convert
 from orchestrator.config.report import Report
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.errors import ConfigError, ExitCode
 
-Start = Callable[[Job], int]
 Complain = Callable[[ConfigError], None]
 
 
@@ -40,10 +36,9 @@ def sweep(line: Line, start: Start, complain: Complain) -> int:
     line = _with_params(line)
     session = SweepSession(line, made)
     sweep_launcher.register(session)
-    codes: list[int] = []
     ended = True
     try:
-        through_hydra(line, _one_by_one(line, made, start, complain, codes))
+        through_hydra(line, Task(line, start, made))
     except SweepHalted:
         pass
     except FOREIGN as error:
@@ -54,34 +49,7 @@ def sweep(line: Line, start: Start, complain: Complain) -> int:
         ended = False  # a sweeper that has nothing to say about a sweep in which all jobs failed
     finally:
         code = session.close()
-    if codes:
-        return _code_of(codes)
     return code or (ExitCode.SUCCEEDED if ended else ExitCode.WORKERS_FAILED)
-
-
-def _one_by_one(
-    line: Line, made: MadeUp, start: Start, complain: Complain, codes: list[int]
-) -> Callable[[DictConfig], Any]:
-    """The task of a launcher that is not ours: one job, in the process that it chooses."""
-
-    def task(_cfg: DictConfig) -> int:
-        cfg = HydraConfig.instance().cfg.hydra._get_parent()  # type: ignore[union-attr]  # noqa: SLF001
-        try:
-            job = claim(check(cfg, line, made), line, made)
-        except ConfigError as error:
-            complain(error)
-            codes.append(error.exit_code)
-        else:
-            codes.append(start(job))
-        return codes[-1]
-
-    return task
-
-
-def _code_of(codes: list[int]) -> int:
-    if all(code == ExitCode.BAD_CONFIG for code in codes):
-        return ExitCode.BAD_CONFIG
-    return ExitCode.WORKERS_FAILED if any(codes) else ExitCode.SUCCEEDED
 
 
 def _with_params(line: Line) -> Line:

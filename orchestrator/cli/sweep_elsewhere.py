@@ -1,0 +1,145 @@
+"""Jobs of a sweep that another launcher runs, such as submitit's on Slurm; `sweep_task` is what it runs there.
+
+Here they are handed over and waited for. What became of one is in its result.json, which must be on a disk that both
+sides see. Invariant: of a job whose end nobody knows it is not said that it succeeded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+
+from orchestrator.cli.quoting import quoted
+from orchestrator.cli.sweep_book import Book
+from orchestrator.cli.sweep_folder import Folder
+from orchestrator.cli.sweep_jobs import Planned
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.sweep import JobState, SweepJob
+
+_PICKLES = ".submitit"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(BaseException):
+    """A signal came while another launcher was at work; no `except Exception` of its may swallow it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+class ElsewhereRun:
+    """The part of a sweep that hands its jobs to ``launcher``."""
+
+    def __init__(self, launcher: Launcher, config: SweepConfig, *, book: Book, folder: Folder) -> None:
+        self._launcher = launcher
+        self._config = config
+        self._book = book
+        self._folder = folder
+        self.halted = ""
+        self.exit_code: int | None = None
+
+    def batch(self, jobs: Sequence[Planned], first: int) -> None:
+        """Have jobs run, as often as each may be tried, and take note of how each has ended."""
+        for _ in range(self._config.retries + 1):
+            self._attempt(jobs, first)
+            jobs = [planned for planned in jobs if self._book[planned.key].state is JobState.FAILED]
+            if not jobs or self.halted:
+                return
+        if self._config.on_failure == "stop":
+            self.halted = f"job {self._book[jobs[0].key].n} has failed"
+
+    def _attempt(self, jobs: Sequence[Planned], first: int) -> None:
+        for planned in jobs:
+            self._begin(self._book[planned.key])
+        _keep_private(self._folder.path / _PICKLES)
+        returned: Sequence[JobReturn | None] = [None] * len(jobs)
+        why = ""
+        try:
+            with _interruptible():
+                returned = self._launcher.launch([_words(planned) for planned in jobs], first)
+        except Interrupted as end:
+            self.halted, self.exit_code = f"stopped by {signal.Signals(end.signum).name}", 128 + end.signum
+            why = f"{self.halted}; where it was handed to, it may still run"
+        except Exception as error:  # noqa: BLE001 - any launcher's way to say that it lost a job
+            why = f"{type(error).__name__}: {error}"
+        for planned, one in zip(jobs, returned, strict=True):
+            self._end(self._book[planned.key], _why(one) or why)
+
+    def _begin(self, job: SweepJob) -> None:
+        self._book.begin(
+            replace(
+                job,
+                state=JobState.RUNNING,
+                attempts=job.attempts + 1,
+                started_at=time.time(),
+                seconds=None,
+                value=None,
+                message="",
+                curve=(),
+            )
+        )
+
+    def _end(self, job: SweepJob, why: str) -> None:
+        """What the job's own agent says counts; what the launcher says, if there is nothing else."""
+        past = self._folder.past(job.key, self._config.objective)
+        told = self._folder.result(job.key)
+        timings = told.get("timings")
+        seconds = timings.get("total_s") if isinstance(timings, dict) else None
+        if not isinstance(seconds, int | float):
+            seconds = time.time() - (job.started_at or time.time())
+        if past is not None and past.state is JobState.SUCCEEDED:
+            self._book.put(replace(job, state=JobState.SUCCEEDED, value=past.value, seconds=seconds))
+            return
+        stopped = told.get("state") == "STOPPED" or (self.halted and not told)
+        state = JobState.CANCELLED if stopped else JobState.FAILED
+        message = str(told.get("reason") or why or "it has left no result.json").partition("\n")[0]
+        if told.get("state") == "SUCCEEDED":
+            message = f"it reported no number as {self._config.objective!r}"
+        self._book.put(replace(job, state=state, seconds=seconds, message=message))
+
+
+def _keep_private(directory: Path) -> None:
+    """Where submitit keeps the composed jobs, and secrets in them, until it is told to keep them elsewhere."""
+    with contextlib.suppress(OSError):
+        directory.mkdir(mode=0o700)
+
+
+def _words(planned: Planned) -> list[str]:
+    """A job as the launcher composes it: with the directory that its content gives it."""
+    return [*planned.arguments, f"hydra.sweep.subdir={quoted(planned.key)}"]
+
+
+def _why(returned: JobReturn | None) -> str:
+    """What a launcher says of a job that it could not run."""
+    if returned is None or returned.status is not JobStatus.FAILED:
+        return ""
+    error: Any = returned._return_value  # noqa: SLF001 - its public name prints before it raises
+    return f"{type(error).__name__}: {error}"
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the waiting."""
+
+    def interrupt(signum: int, _frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
+    for signum, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(signum, interrupt)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
