@@ -172,8 +172,8 @@ class GroupAgent:
                 for task in watching:
                     task.cancel()
         finally:
+            self.watchdog.close()  # first: a bug of ours may show once more in what follows
             await self._workers.end()
-            self.watchdog.close()
             await self._backend.close()
 
     async def fail(self, ending: Ending) -> None:

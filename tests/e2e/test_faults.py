@@ -236,6 +236,7 @@ def test_a_bug_ends_with_70_a_result_and_nothing_left(nodes: Nodes, tmp_path: Pa
     assert (bad.result["state"], bad.result["exit_code"]) == ("FAILED", 70)
     assert "'NoneType' object is not callable" in bad.result["reason"]
     assert "Traceback" in bad.stderr
+    assert list(bad.run_dir.glob("watchdog.*")) == []
     in_round(good, 1, after=alone + 1)  # told by b itself: its lease is long
     good.signal(signal.SIGTERM)
     assert good.wait() == 143
