@@ -1,13 +1,17 @@
-"""What all tests share: nothing is skipped where everything should be installed."""
+"""What all tests share: nothing is skipped where everything should be installed, and a place for what they start."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of a thousand interpreters compiles everything anew
+
+if TYPE_CHECKING:
+    from tests.leaks import Place
 
 
 @pytest.hookimpl(wrapper=True)
@@ -18,3 +22,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, and nothing may be: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="session")
+def own_place_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """Where this pytest process may leave things, and nobody else does; see `tests.leaks.nothing_is_left`."""
+    from tests.leaks import own_place  # noqa: PLC0415 - most tests start nothing, and need not wait for its imports
+
+    tmp_path_factory.getbasetemp()  # where it always is
+    with own_place() as place:
+        yield place

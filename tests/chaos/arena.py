@@ -118,10 +118,8 @@ class Arena:
 
     def kill_with_guard(self, launch: Launch) -> None:
         """SIGKILL an agent and its guard, so that neither sees the other's end."""
-        launch.signal(signal.SIGSTOP)
-        if (pid := guard_of(launch)) is not None:
-            os.kill(pid, signal.SIGKILL)
-        self.kill(launch)
+        self.killed.append(launch)
+        launch.kill_with_guard()
 
     # -- the end
 

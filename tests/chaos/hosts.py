@@ -181,7 +181,6 @@ class HostedServer(Server):
         keep = ("--dir", self._data, "--appendonly", "yes", "--appendfsync", "no")
         super().__init__(REDIS or find_server(), *listen, *keep, *options)
         self._argv = [*host.wrap, *self._argv]
-        self.local_url = self.url
         self.url = f"redis://{host.addr}:{PORT}/0"
 
     def forget(self) -> None:

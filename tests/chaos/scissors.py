@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -118,3 +119,4 @@ async def scissors(server: Server) -> AsyncIterator[Scissors]:
         for link in list(made._links):
             link.transport.abort()
         await asyncio.sleep(0)
+        os.unlink(made.path)  # noqa: PTH108 - in a coroutine, where it is as quick

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.arena import Arena, arena, guard_of
+from tests.chaos.arena import Arena, arena
 from tests.chaos.hosts import needs_hosts
 from tests.e2e.harness import Launch, marked, until
 
@@ -22,8 +20,7 @@ LEFT_S = 1.0  # DESIGN 6: nothing of a dead agent is left after this
 
 
 def kill_guard(run: Arena, launch: Launch) -> None:
-    if (pid := guard_of(launch)) is not None:
-        os.kill(pid, signal.SIGKILL)
+    launch.kill_guard()
 
 
 @pytest.mark.parametrize("whom", ["the agent", "the guard", "both"])

@@ -101,7 +101,7 @@ class Churn:
         if (pid := guard_of(launch)) is not None:
             self.charged += 1
             self.run.note(f"kill guard {pid} of {launch.directory.name}")
-            os.kill(pid, signal.SIGKILL)
+            launch.kill_guard()
 
     def kill_agent_and_guard(self) -> None:
         if self.spare():

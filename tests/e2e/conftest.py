@@ -1,36 +1,35 @@
-"""Launches that are ended, and looked after for leftovers, when their test is over."""
+"""Launches that are ended when their test is over, and leave nothing behind."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import FAST, Launch, external_server, marked, until
+from tests.e2e.harness import FAST, Launch, external_server
 from tests.edge.servers import Server
+from tests.leaks import nothing_is_left
+
+__all__ = ["Launcher", "Nodes", "launch", "nodes", "nothing_is_left", "server"]
 
 Launcher = Callable[..., Launch]
 
 
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Launcher]:
-    """Start agents; whatever each of them started carries a mark, and none of it may survive the agents by long."""
-    mark = f"ORCHESTRATOR_TEST={uuid.uuid4().hex}"
+    """Start agents."""
     started: list[Launch] = []
 
     def start(*arguments: str, name: str = "", env: dict[str, str] | None = None, wrap: tuple[str, ...] = ()) -> Launch:
-        key, _, value = mark.partition("=")
         directory = tmp_path / (name or f"node{len(started)}")
-        launched = Launch(directory, arguments, {**(env or {}), key: value}, wrap)
+        launched = Launch(directory, arguments, env, wrap)
         started.append(launched)
         return launched
 
     yield start
     for launched in started:
         launched.end()
-    until(lambda: not marked(mark), "processes were left behind", 5)
 
 
 class Nodes:

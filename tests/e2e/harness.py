@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from orchestrator.edge.embedded import find_server
+from orchestrator.edge.guard import cgroup, estate, tree
+from tests.edge.guard.layers import homes
 from tests.edge.servers import REDIS, Server
 
 PATIENCE_S = 30.0  # the most that a wait may take; no test depends on how long it does
@@ -61,6 +65,7 @@ class Launch:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.run_dir = directory / "run"
+        self._killed_guards: list[tuple[int, set[str]]] = []  # and their servers' directories
         self.out, self.err = directory / "stdout", directory / "stderr"
         command = [*wrap, sys.executable, "-m", "orchestrator", f"hydra.run.dir={self.run_dir}", *arguments]
         with self.out.open("wb") as out, self.err.open("wb") as err:
@@ -149,11 +154,45 @@ class Launch:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return next(int(pid) for pid in children if b"guard" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
+    def kill_guard(self) -> None:
+        """SIGKILL its guard, if it has one."""
+        with suppress(OSError, StopIteration):
+            guard = self.guard_pid()
+            self._killed_guards.append((guard, _private_directories(guard)))
+            os.kill(guard, signal.SIGKILL)
+
+    def kill_with_guard(self) -> None:
+        """SIGKILL the agent and its guard, so that neither sees the other's end."""
+        self.signal(signal.SIGSTOP)
+        self.kill_guard()
+        self.signal(signal.SIGKILL)
+        self.process.wait(10)
+
     def end(self) -> None:
         """Make sure that it is gone, whatever a test left."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
+        if self.process.returncode == -signal.SIGKILL:
+            for guard, directories in self._killed_guards:
+                self._clear_after(guard, directories)
+
+    def _clear_after(self, guard: int, directories: set[str]) -> None:
+        """Remove what an agent and its guard, both killed, have left: nobody else lives to do it."""
+        for pipe in self.run_dir.glob("watchdog.*"):
+            estate.remove(str(pipe))
+        for directory in directories:
+            shutil.rmtree(directory, ignore_errors=True)
+        for home in homes():
+            if home.name.split(".")[2] == str(guard):
+                until(lambda home=home: "populated 0" in (home / "cgroup.events").read_text(), "it is empty")  # type: ignore[misc]
+                cgroup.remove(str(home))
+
+
+def _private_directories(guard: int) -> set[str]:
+    """Those of the servers that a guard runs, by their command lines."""
+    commands = [tree.read(f"/proc/{pid}/cmdline").decode() for pid in tree.children(guard)]
+    return {found[0] for command in commands for found in re.finditer(r"/[^\s\0]*/orch-[^/\s\0]+", command)}
 
 
 def in_round(run: Launch, nodes: int, after: int = 0) -> int:

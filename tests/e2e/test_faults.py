@@ -153,10 +153,7 @@ def test_a_stop_while_the_server_is_frozen_ends_within_bounds(nodes: Nodes, serv
 def test_an_only_node_that_died_without_a_word_comes_back_under_its_name(nodes: Nodes) -> None:
     dead = nodes.start("a", "rendezvous.lease_s=1", *SLEEP, directory="dead")
     first = in_round(dead, 1)
-    guard = dead.guard_pid()
-    dead.signal(signal.SIGSTOP)
-    os.kill(guard, signal.SIGKILL)  # nobody is left to tell
-    dead.signal(signal.SIGKILL)
+    dead.kill_with_guard()  # nobody is left to tell
     again = nodes.start("a", "rendezvous.lease_s=1", *SLEEP)
     in_round(again, 1, after=first)
     again.signal(signal.SIGTERM)

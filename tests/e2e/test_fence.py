@@ -293,6 +293,7 @@ def test_a_disk_that_hangs_costs_no_lease_and_no_worker(world: World, tmp_path: 
     moves = [record["to"] for record in records if record["event"] == "transition"]
     assert moves[:3] == ["RENDEZVOUS", "STARTING", "HEALTHY"]
     assert (a.wait(), b.wait()) == (143, 143)
+    journal.unlink()
 
 
 def test_a_stop_keeps_its_grace_beyond_the_lease_while_the_lease_is_kept(nodes: Nodes, tmp_path: Path) -> None:

@@ -73,8 +73,7 @@ def test_a_node_that_vanishes_is_noticed_by_its_lease(nodes: Nodes) -> None:
     a, b = (nodes.start(name, "rendezvous.lease_s=1", "nodes=1:2", *SLEEP) for name in "ab")
     first = in_round(a, 2)
     in_round(b, 2)
-    os.kill(b.guard_pid(), signal.SIGKILL)  # nobody is left to tell
-    b.signal(signal.SIGKILL)
+    b.kill_with_guard()  # nobody is left to tell
     in_round(a, 1, after=first)
     a.signal(signal.SIGTERM)
     assert a.wait() == 143

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 
@@ -54,16 +54,19 @@ async def eventually(what: Callable[[], Awaitable[T]], accept: Callable[[T], boo
 class Server:
     """A server of one test or of all, on a unix socket and, if a port is given, on TCP."""
 
+    running: ClassVar[set[Server]] = set()  # of this process
+
     def __init__(self, binary: str, *options: str) -> None:
-        self.directory = tempfile.mkdtemp(prefix="orch-test-", dir="/tmp")
+        self.directory = tempfile.mkdtemp(prefix="orch-test-")
         self.path = f"{self.directory}/s"
-        self.url = f"unix://{self.path}"
+        self.url = self.local_url = f"unix://{self.path}"
         self._argv = [binary, "--unixsocket", self.path, "--save", "", "--dir", self.directory, *options]
         if "--port" not in options:
             self._argv += ["--port", "0"]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        self.running.add(self)
         log = Path(self.directory, "log")
         with log.open("ab") as out:
             self.process = subprocess.Popen(self._argv, stdout=out, stderr=out)
@@ -93,6 +96,7 @@ class Server:
         Path(self.path).unlink(missing_ok=True)
 
     def stop(self) -> None:
+        self.running.discard(self)
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.kill()

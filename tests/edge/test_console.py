@@ -178,6 +178,7 @@ def test_what_is_said_after_close_is_still_written() -> None:
     console.say("two")
     reader.until(b"one\ntwo\n")
     assert console.close(20)
+    assert reader.all() == b"one\ntwo\n"
 
 
 def test_the_status_line_stays_below_what_is_written(tty: Tty) -> None:

@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,21 @@ def flushed(*written: Journal) -> None:
     assert all(each.flush(20) for each in written)
 
 
+def closed(*written: Journal) -> None:
+    flushed(*written)
+    for each in written:
+        each.close(20)
+
+
+@pytest.fixture
+def hanging(tmp_path: Path) -> Iterator[Path]:
+    """A file whose opening hangs until somebody reads it."""
+    path = tmp_path / "events.jsonl"
+    os.mkfifo(path)
+    yield path
+    path.unlink()
+
+
 def records(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -33,7 +49,7 @@ def test_a_record_is_one_line_with_stamp_identity_and_fields_in_this_order(tmp_p
     written = journal(path)
     assert not path.parent.exists(), "nothing is made before there is something to say"
     written.write("worker_started", round=2, rank=3, pid=44)
-    flushed(written)
+    closed(written)
     assert path.read_text() == (
         '{"ts": 100.5, "mono": 7.25, "run_id": "j1", "group": "default", "node": "a", "round": 2, '
         '"event": "worker_started", "rank": 3, "pid": 44}\n'
@@ -46,7 +62,7 @@ def test_two_agents_may_append_to_one_file(tmp_path: Path) -> None:
     for number in range(50):
         one.write("tick", round=1, number=number)
         other.write("tick", round=1, number=number)
-    flushed(one, other)
+    closed(one, other)
     assert len(records(path)) == 100
 
 
@@ -57,7 +73,7 @@ def test_secrets_are_masked_in_values_of_any_depth_and_before_json_quotes_them(t
     written = journal(path, mask=lambda text: text.replace(secret, "***"))
     written.subscribe(seen.append)
     written.write("x", round=0, url=f"redis://u:{secret}@h", cause={"lines": (f"a {secret}", 1)})
-    flushed(written)
+    closed(written)
     assert records(path)[0]["url"] == "redis://u:***@h"
     assert records(path)[0]["cause"] == {"lines": ["a ***", 1]}
     assert seen == records(path)
@@ -67,7 +83,7 @@ def test_what_json_has_no_word_for_becomes_text(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     written = journal(path)
     written.write("x", round=0, loss=math.nan, where=tmp_path, ranks={2, 1}, on=True, none=None)
-    flushed(written)
+    closed(written)
     record = records(path)[0]
     assert [record[key] for key in ("loss", "where", "ranks", "on", "none")] == [
         "nan",
@@ -85,7 +101,7 @@ def test_a_full_disk_costs_records_and_is_reported_once() -> None:
     written.subscribe(seen.append)
     for _ in range(3):
         written.write("tick", round=1)
-    flushed(written)
+    closed(written)
     assert written.dropped == 3
     assert trouble == ["/dev/full: No space left on device; the job goes on, records are lost"]
     assert len(seen) == 3, "the terminal sees what the disk does not take"
@@ -146,6 +162,7 @@ def test_an_observer_that_fails_is_removed_and_named(tmp_path: Path) -> None:
     assert [record["event"] for record in seen] == ["one", "two"]
     assert len(trouble) == 1
     assert "KeyError('one')" in trouble[0]
+    closed(written)
 
 
 def test_a_closed_journal_opens_again(tmp_path: Path) -> None:
@@ -158,18 +175,16 @@ def test_a_closed_journal_opens_again(tmp_path: Path) -> None:
     assert [record["event"] for record in records(tmp_path / "e")] == ["one", "two"]
 
 
-def test_a_disk_that_hangs_holds_nobody_up_and_gets_everything_in_order_when_it_goes_on(tmp_path: Path) -> None:
-    path = tmp_path / "events.jsonl"
-    os.mkfifo(path)  # its opening hangs until somebody reads
+def test_a_disk_that_hangs_holds_nobody_up_and_gets_everything_in_order_when_it_goes_on(hanging: Path) -> None:
     trouble: list[str] = []
     seen: list[dict[str, Any]] = []
-    written = journal(path, on_trouble=trouble.append)
+    written = journal(hanging, on_trouble=trouble.append)
     written.subscribe(seen.append)
     for number in range(100):
         written.write("tick", round=1, number=number)
     assert not written.flush(0.05)
     assert [record["number"] for record in seen] == list(range(100))
-    with path.open() as reader:
+    with hanging.open() as reader:
         flushed(written)
         written.close()
         assert [json.loads(line)["number"] for line in reader] == list(range(100))
@@ -177,17 +192,15 @@ def test_a_disk_that_hangs_holds_nobody_up_and_gets_everything_in_order_when_it_
 
 
 def test_what_a_hanging_disk_leaves_no_room_for_is_counted_and_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hanging: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.edge.journal.QUEUED", 10)
-    path = tmp_path / "events.jsonl"
-    os.mkfifo(path)
     trouble: list[str] = []
-    written = journal(path, on_trouble=trouble.append)
+    written = journal(hanging, on_trouble=trouble.append)
     while written.dropped < 5:
         written.write("tick", round=1)
-    assert trouble == [f"{path}: the disk is too slow; the job goes on, records are lost"]
-    with path.open() as reader:
+    assert trouble == [f"{hanging}: the disk is too slow; the job goes on, records are lost"]
+    with hanging.open() as reader:
         until(lambda: written.flush(1) or None, "there is room again")
         written.write("last", round=1)
         written.close()
@@ -196,15 +209,13 @@ def test_what_a_hanging_disk_leaves_no_room_for_is_counted_and_named(
     assert got[-1]["event"] == "last"
 
 
-def test_the_end_does_not_wait_for_a_disk_that_hangs(tmp_path: Path) -> None:
-    path = tmp_path / "events.jsonl"
-    os.mkfifo(path)
+def test_the_end_does_not_wait_for_a_disk_that_hangs(hanging: Path) -> None:
     trouble: list[str] = []
-    written = journal(path, on_trouble=trouble.append)
+    written = journal(hanging, on_trouble=trouble.append)
     written.write("tick", round=1)
     written.close(0.05)
-    assert trouble == [f"{path}: the disk hangs; the last records are lost"]
-    with path.open() as reader:
+    assert trouble == [f"{hanging}: the disk hangs; the last records are lost"]
+    with hanging.open() as reader:
         assert reader.read()  # the thread ends with the test
 
 

@@ -132,7 +132,8 @@ def test_zeros_that_a_worker_wrote_are_shown(tmp_path: Path) -> None:
 def test_a_stalled_terminal_does_not_keep_a_file_from_being_trimmed(tmp_path: Path) -> None:
     path, spoken = tmp_path / "log", Reader()
     with stalled() as (_, fd):
-        tailer = Tailer(Console(fd, spoken.fd, environ={}))
+        console = Console(fd, spoken.fd, environ={})
+        tailer = Tailer(console)
         tailer.start()
         tailer.add(path, PREFIX, 1)
         append(path, b"line\n" * 200_000)
@@ -144,3 +145,5 @@ def test_a_stalled_terminal_does_not_keep_a_file_from_being_trimmed(tmp_path: Pa
         asyncio.run(trim())
         assert on_disk(path) <= LIMIT + 8192
         assert not tailer.finish(0.1)
+    assert console.close(20)
+    assert b"were not shown" in spoken.all()

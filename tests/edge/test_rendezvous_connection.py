@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -180,6 +181,7 @@ def test_a_reply_that_is_lost_changes_nothing_when_the_command_is_sent_again(ser
         listener.close()
 
     asyncio.run(scenario())
+    Path(f"{server.path}-lossy").unlink()
 
 
 def test_a_server_that_starts_late_is_waited_for() -> None:

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import timedelta
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.edge.servers import PATIENCE_S, Server
 
 pytest.importorskip("torch", reason="needs the extra [torch]")
 
-from torch.distributed import DistStoreError, Store
+from torch.distributed import DistStoreError, Store, TCPStore
 from torch.distributed.elastic.rendezvous import (
     RendezvousClosedError,
     RendezvousParameters,
@@ -27,6 +28,12 @@ from orchestrator.edge.torch_handler import Handler, Options, create, factory
 
 pytestmark = pytest.mark.torch
 Maker = Callable[..., Handler]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def first_store() -> None:
+    """torch keeps a pipe from its first store to the end of the process."""
+    TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=PATIENCE_S), wait_for_workers=False)
 
 
 @pytest.fixture(scope="module")

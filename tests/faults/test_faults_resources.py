@@ -85,6 +85,7 @@ def test_fault_16_no_more_processes_are_allowed(launch: Launcher, tmp_path: Path
         assert all("no more processes are allowed, by ulimit -u or by pids.max" in one["message"] for one in spawned)
         assert len(run.events("restart_decided", charged=True)) == 2
     finally:
+        go.unlink()
         until(lambda: not (group / "cgroup.procs").read_text(), "the cgroup is empty")
         group.rmdir()
 
@@ -161,6 +162,7 @@ def test_fault_19_nobody_reads_the_console(launch: Launcher, tmp_path: Path) -> 
         assert "bytes of workers' output were not shown; the log files have them" in run.stderr
     finally:
         os.close(reader)
+        (tmp_path / "node" / "stdout").unlink()
 
 
 def test_fault_20_the_disk_of_the_logs_is_full_for_a_while(launch: Launcher, tmp_path: Path) -> None:

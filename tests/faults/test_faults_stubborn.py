@@ -167,3 +167,4 @@ def test_fault_13_a_worker_in_uninterruptible_sleep(launch: Launcher, tmp_path: 
         assert time.monotonic() - began < 10
         subprocess.run(["fsfreeze", "-u", str(mount)], check=True)
         until(lambda: not alive(stuck), "it dies of the SIGKILL that it has had")
+        assert launch("--", "true").wait() == 0, "whoever comes next on this node clears its cgroup away"

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.edge.guard.client import Exited, Stopped
 from tests.e2e.conftest import Launcher, Nodes
-from tests.e2e.harness import FAST, SLEEP, Launch, alive, in_round, python, until
+from tests.e2e.harness import FAST, SLEEP, alive, in_round, python, until
 from tests.e2e.states import STATES, in_backoff, in_starting
 from tests.edge.guard.conftest import Agent
 from tests.edge.procs import descendants, is_alive, wait_until
@@ -26,15 +26,6 @@ DAEMON = (
     "    print(os.getpid(), file=open('daemon', 'w'), flush=True)",
     "signal.pause()",
 )
-
-
-def kill_at_once(run: Launch) -> None:
-    """Agent and guard, neither of which sees the other die."""
-    guard = run.guard_pid()
-    run.signal(signal.SIGSTOP)
-    os.kill(guard, signal.SIGKILL)
-    run.signal(signal.SIGKILL)
-    run.process.wait()
 
 
 # Agents are never followed by another brain for the same workers; tests/chaos kills them at every step of a command.
@@ -70,7 +61,7 @@ def test_fault_23_agent_and_guard_are_killed_and_a_daemon_lives(launch: Launcher
     written = first.directory / "daemon"
     until(lambda: written.exists() and written.read_text().endswith("\n"), "the daemon runs")
     pid = int(written.read_text())
-    kill_at_once(first)
+    first.kill_with_guard()
     assert alive(pid)
     other = launch("run_id=another-e2e", "--", "true")
     assert other.wait() == 0

@@ -94,12 +94,20 @@ class Doomed:
 
 
 @contextmanager
-def listener(path: Path) -> Iterator[list[bytes]]:
-    """A server that takes RESP commands on a unix socket, answers each line, and remembers what it got."""
-    got: list[bytes] = []
+def listening(path: Path) -> Iterator[socket.socket]:
+    """A unix socket on which somebody may call."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         server.bind(str(path))
         server.listen()
+        yield server
+    path.unlink()
+
+
+@contextmanager
+def listener(path: Path) -> Iterator[list[bytes]]:
+    """A server that takes RESP commands on a unix socket, answers each line, and remembers what it got."""
+    got: list[bytes] = []
+    with listening(path) as server:
 
         def serve() -> None:
             connection, _ = server.accept()
@@ -126,9 +134,7 @@ def test_the_death_of_an_agent_leaves_nothing_and_is_told_to_the_server(tmp_path
 
 def test_the_will_is_sent_after_the_workers_are_gone_and_before_the_servers_are(tmp_path: Path) -> None:
     seen: list[tuple[bool, bool]] = []
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
-        server.bind(str(tmp_path / "will.sock"))
-        server.listen()
+    with listening(tmp_path / "will.sock") as server:
         agent = Doomed(tmp_path, will=str(tmp_path / "will.sock"), servers=[["sleep", "1000"]], cleanup=[])
         agent.kill()
         server.settimeout(20)
@@ -140,9 +146,7 @@ def test_the_will_is_sent_after_the_workers_are_gone_and_before_the_servers_are(
 
 
 def test_a_server_that_never_answers_holds_the_end_up_for_two_seconds_at_most(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as mute:
-        mute.bind(str(tmp_path / "mute.sock"))
-        mute.listen()
+    with listening(tmp_path / "mute.sock"):
         agent = Doomed(tmp_path, will=str(tmp_path / "mute.sock"), cleanup=[])
         agent.kill()
         took = wait_until(agent.everything_is_gone, "the guard gives up")
@@ -226,9 +230,7 @@ def test_a_guard_that_was_asked_to_quit_is_not_lost(agent: Agent) -> None:
 
 
 def test_a_quit_sends_no_will(agent: Agent, tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
-        server.bind(str(tmp_path / "will.sock"))
-        server.listen()
+    with listening(tmp_path / "will.sock") as server:
         server.setblocking(False)
         agent.client.will({"unix": str(tmp_path / "will.sock")}, [b"LEAVE\r\n"])
         agent.quit()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.edge.guard import tree
+from orchestrator.edge.guard import cgroup, tree
 from orchestrator.edge.guard.client import Exited, GhostsKilled
 from tests.edge.guard.layers import LAYERS, confined, homes
 from tests.edge.procs import is_alive, read_pid, wait_until
@@ -71,6 +71,9 @@ def ghosts(tmp_path: Path, layer: str) -> Iterator[tuple[str, list[int]]]:
         for pid in pids:
             if is_alive(pid):
                 os.kill(pid, signal.SIGKILL)
+        for left in (path for path in homes() if path.name.split(".")[2] == str(told["guard"])):
+            wait_until(lambda left=left: "populated 0" in (left / "cgroup.events").read_text(), "it is empty")  # type: ignore[misc]
+            cgroup.remove(str(left))
 
 
 @pytest.mark.parametrize("layer", LAYERS, indirect=True)
