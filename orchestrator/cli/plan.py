@@ -116,7 +116,7 @@ def _workers(job: Job, group: GroupSpec) -> Iterator[dict[str, Any]]:
         where = spec.rendezvous.url or _LATER
         watched = None if group.watchdog.kind is WatchdogKind.DISABLED else ""
         env = ranks.worker_env(spec, group, place, {}, error_file="", result_file="", store=where, watchdog=watched)
-        env |= dict.fromkeys((name for name in _AT_START if name not in group.worker.env), _LATER)
+        env |= dict.fromkeys((name for name in _AT_START if name in env and name not in group.worker.env), _LATER)
         env |= dict.fromkeys((name for name in _IF_WATCHED if env.get(name) == ""), _LATER)
         unset = [name for name, value in group.worker.env.items() if value is None]
         yield {

@@ -189,6 +189,7 @@ def _problem(event: str, record: Mapping[str, Any], job: JobSpec) -> Line | None
         "probe_failed": f"rank {record.get('rank', '?')} failed its {record.get('probe', '')} probe{because}",
         "zygote_failed": f"no zygote, so workers are started by exec{because}",
         "ghosts_killed": f"what an earlier agent of this run had left here was killed: pids {_pids(record)}",
+        "store_trouble": f"the store of the workers{because}",
         "leave_failed": f"the group could not be told of the end{because}",
         "failure_judged": str(record.get("why")),
     }.get(event)

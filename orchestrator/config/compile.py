@@ -42,6 +42,7 @@ from orchestrator.core.specs import (
     OnIsolation,
     RendezvousKind,
     RendezvousSpec,
+    StoreKind,
     WorkerSpec,
 )
 from orchestrator.core.table import build
@@ -146,6 +147,7 @@ def _worker(job: JobConfig, host: Host, report: Report, *, told: bool) -> Worker
         umask=worker.umask,
         limits=dict(worker.limits),
         affinity=affinity,
+        store=StoreKind(worker.store),
         preload=worker.preload if worker.start == "zygote" else None,
         backend=worker.backend,
         macros=Macros(worker.macros),

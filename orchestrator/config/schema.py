@@ -71,6 +71,7 @@ class WorkerConfig:
     umask: int | None = key(optional(umask), default=None)
     limits: Mapping[str, Limit] = key(limits, default={})
     affinity: str | frozenset[int] | None = key(optional(cpus), default=None)
+    store: str = key(word("agent", "worker", "none"), default="agent")
     backend: str | None = key(optional(class_name), default=None)
     macros: str = key(word(*Macros), default="own")
     virtual_local_rank: bool = key(flag, default=False)

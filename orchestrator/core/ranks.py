@@ -12,7 +12,7 @@ from string import Template
 
 from orchestrator.core.policies import WatchdogKind
 from orchestrator.core.rendezvous import Seat
-from orchestrator.core.specs import GroupSpec, JobSpec, Macros, WorkerSpec
+from orchestrator.core.specs import GroupSpec, JobSpec, Macros, StoreKind, WorkerSpec
 
 _DEVICES = "CUDA_VISIBLE_DEVICES"
 _BEATS, _STACKS = "ORCHESTRATOR_WATCHDOG_FILE", "ORCHESTRATOR_STACKS_FILE"
@@ -36,21 +36,23 @@ def places(seat: Seat, nproc: int) -> tuple[Place, ...]:
     )
 
 
-def rank_variables(place: Place, role: str) -> dict[str, str]:
+def rank_variables(place: Place, group: GroupSpec) -> dict[str, str]:
     """torchrun's rank variables. A group's ranks count within its role, so the ROLE_ ones equal the plain ones."""
     seat = place.seat
+    kind = group.worker.store
+    master = {"MASTER_ADDR": seat.master_addr, "MASTER_PORT": str(seat.master_port)}
     return {
         "RANK": str(place.rank),
         "LOCAL_RANK": str(place.local_rank),
         "GROUP_RANK": str(seat.slot),
         "ROLE_RANK": str(place.rank),
-        "ROLE_NAME": role,
+        "ROLE_NAME": group.role,
         "WORLD_SIZE": str(seat.world_size),
         "LOCAL_WORLD_SIZE": str(place.local_world_size),
         "GROUP_WORLD_SIZE": str(seat.size),
         "ROLE_WORLD_SIZE": str(seat.world_size),
-        "MASTER_ADDR": seat.master_addr,
-        "MASTER_PORT": str(seat.master_port),
+        "TORCHELASTIC_USE_AGENT_STORE": str(kind is StoreKind.AGENT),
+        **(master if kind is not StoreKind.NONE else {}),
     }
 
 
@@ -78,12 +80,11 @@ def worker_env(
         env.setdefault("OMP_NUM_THREADS", "1")  # as torchrun: N workers with N threads each would thrash
     env.setdefault("PYTHONUNBUFFERED", "1")  # what torchrun's `python -u` does, for any command line
     env.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
-    env |= rank_variables(place, group.role)
+    env |= rank_variables(place, group)
     env |= {
         "TORCHELASTIC_RESTART_COUNT": str(seat.charged),
         "TORCHELASTIC_MAX_RESTARTS": str(0 if budget is None else budget),
         "TORCHELASTIC_RUN_ID": job.run_id,
-        "TORCHELASTIC_USE_AGENT_STORE": "False",
         "TORCHELASTIC_ERROR_FILE": error_file,
         "ORCHESTRATOR_RUN_ID": job.run_id,
         "ORCHESTRATOR_GROUP": group.role,

@@ -22,6 +22,14 @@ class LogsKind(StrEnum):
     INHERIT = "inherit"
 
 
+class StoreKind(StrEnum):
+    """What MASTER_ADDR and MASTER_PORT lead to."""
+
+    AGENT = "agent"  # a store that the agent of rank 0 hosts
+    WORKER = "worker"  # nothing yet: a port for what the worker of rank 0 hosts
+    NONE = "none"  # there are none
+
+
 class RendezvousKind(StrEnum):
     """Who runs the server through which agents meet."""
 
@@ -75,6 +83,7 @@ class WorkerSpec:
     macros: Macros = Macros.OWN
     virtual_local_rank: bool = False  # each sees itself as local rank 0, with one device
     preload: tuple[str, ...] | None = None  # modules of a zygote from which they are forked; None: started by exec
+    store: StoreKind = StoreKind.WORKER
     backend: str | None = None  # the user's class that runs them, as package.module:Class; None: this node's processes
 
 

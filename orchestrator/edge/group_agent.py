@@ -174,6 +174,7 @@ class GroupAgent:
         finally:
             self.watchdog.close()  # first: a bug of ours may show once more in what follows
             await self._workers.end()
+            self._membership.close()
             await self._backend.close()
 
     async def fail(self, ending: Ending) -> None:

@@ -1,7 +1,7 @@
 """Joining a round: from a bid to a seat, however long the others take.
 
 Knows the manners of waiting: for the others, for a name that a dead agent still holds, for a gap in a full group. It
-keeps nothing but the port that it offers. What a seat leads to is not its business.
+keeps nothing but what it offers for others to meet at. What a seat leads to is not its business.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import assert_never
 from orchestrator.core.rendezvous import Bid, Claim, Closed, Held, JoinReply, Place, Refused, Seat, Waiting
 from orchestrator.core.specs import GroupSpec, JobSpec
 from orchestrator.edge.lease import LeaseKeeper
-from orchestrator.edge.network import ReservedPort
 from orchestrator.edge.redis.connection import Connection
+from orchestrator.edge.round_store import RoundStore
 from orchestrator.errors import Excluded, RendezvousError
 
 Knows = Callable[[], Claim]  # what we know of the group by now: others may be heard of while we wait
@@ -25,19 +25,20 @@ GRAIN_S = 0.05  # differences between two looks at a lease that mean nothing
 class Joining:
     """One agent's way into rounds. ``settled`` is set by whoever hears that one was settled."""
 
-    def __init__(self, job: JobSpec, group: GroupSpec, connection: Connection, lease: LeaseKeeper) -> None:
+    def __init__(
+        self, job: JobSpec, group: GroupSpec, connection: Connection, lease: LeaseKeeper, log: Callable[..., None]
+    ) -> None:
         self._job = job
         self._group = group
         self._connection = connection
         self._lease = lease
-        self._port: ReservedPort | None = None
+        self._store = RoundStore(group.worker.store, log)
         self._bid = Bid(nproc=0, addr="", port=0)  # the last one
         self.settled = asyncio.Event()
 
     def close(self) -> None:
-        """Give the port back that the last bid offered."""
-        if self._port is not None:
-            self._port.close()
+        """Give back what the last bid offered."""
+        self._store.close()
 
     async def enter(self, claim: Knows) -> Seat | Closed | Waiting:
         """Join the next round and wait for a seat in it, for word that we are to stand by, or for the end of the run.
@@ -45,10 +46,8 @@ class Joining:
         Raises RendezvousError.
         """
         addr = self._job.node.addr or self._connection.local_addr
-        self.close()
-        self._port = ReservedPort(addr)
-        nproc = self._group.worker.nproc
-        bid = self._bid = Bid(nproc=nproc, addr=addr, port=self._port.number, hint=self._job.node.rank)
+        nproc, port = self._group.worker.nproc, self._store.offer(addr)
+        bid = self._bid = Bid(nproc=nproc, addr=addr, port=port, hint=self._job.node.rank)
         self.settled.clear()
         reply = await self._lease.join(bid, claim())
         full_since = time.monotonic()
@@ -64,13 +63,18 @@ class Joining:
                     f"({self._group.spare_nodes}, rendezvous.spares)"
                 )
             reply = await self._wait(reply, bid, claim)
-        return reply
+        return self._seated(reply)
 
     async def stand_by(self, claim: Knows) -> Seat | Closed:
         """Wait for a seat in any round to come, or for the end of the run: whoever stands by is never sent away."""
         reply = await self._lease.seat(claim())
         while not isinstance(reply, Seat | Closed):
             reply = await self._wait(reply, self._bid, claim)
+        return self._seated(reply)
+
+    def _seated(self, reply: Seat | Closed) -> Seat | Closed:
+        if isinstance(reply, Seat):
+            self._store.open(reply)
         return reply
 
     async def _wait(self, reply: Waiting | Held | Refused, bid: Bid, claim: Knows) -> JoinReply:

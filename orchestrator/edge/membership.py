@@ -71,7 +71,7 @@ class Membership:
         self.lease = LeaseKeeper(
             job, store, claim=lambda: self.claim, heard=self._renewed, post=post, log=log, fence=fence
         )
-        self._joining = Joining(job, group, connection, self.lease)
+        self._joining = Joining(job, group, connection, self.lease, log)
         self._tasks: asyncio.TaskGroup | None = None
         self._background: list[asyncio.Task[None]] = []
         self._memory = Memory()
@@ -256,4 +256,8 @@ class Membership:
                 await self._store.leave(self.claim, ending.reason)
         except (TimeoutError, RendezvousError) as error:
             self._log("leave_failed", reason=str(error) or "no answer")
+        self.close()
+
+    def close(self) -> None:
+        """Give back what others met at."""
         self._joining.close()

@@ -7,6 +7,8 @@ from ipaddress import ip_address
 from types import TracebackType
 from typing import Self
 
+_BACKLOG = 4096  # all workers of a large job may knock at once; the kernel may allow fewer
+
 
 def published_addr(local_addr: str, server_host: str) -> str:
     """The address under which others reach us: that of our connection to the server, which they reach too.
@@ -34,18 +36,12 @@ class ReservedPort:
     """
 
     def __init__(self, addr: str) -> None:
-        family = socket.AF_INET6 if ":" in addr else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            self._socket.bind((addr, 0))
-        except OSError:  # a published address need not be one of our interfaces (NAT): any free port will do
-            self._socket.bind(("", 0))
-        self.number: int = self._socket.getsockname()[1]
+        self.socket = _bound(addr)
+        self.number: int = self.socket.getsockname()[1]
 
     def close(self) -> None:
         """Give the port back."""
-        self._socket.close()
+        self.socket.close()
 
     def __enter__(self) -> Self:
         return self
@@ -54,3 +50,34 @@ class ReservedPort:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class ListeningPort(ReservedPort):
+    """A port on which clients may knock already; who answers them is found out when one does.
+
+    Where the address is a name, all interfaces listen: on its own host a name often leads to the loopback.
+    """
+
+    def __init__(self, addr: str) -> None:
+        super().__init__(addr if _is_literal(addr) else "")
+        self.socket.setblocking(False)
+        self.socket.listen(_BACKLOG)
+
+
+def _is_literal(addr: str) -> bool:
+    try:
+        ip_address(addr)
+    except ValueError:
+        return False
+    return True
+
+
+def _bound(addr: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in addr else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((addr, 0))
+    except OSError:  # a published address need not be one of our interfaces (NAT): any free port will do
+        bound.bind(("", 0))
+    return bound

@@ -169,7 +169,7 @@ class Probes:
 
     def _environment(self, place: Place) -> Mapping[str, str]:
         own = {"ORCHESTRATOR_RUN_ID": self._job.run_id, "ORCHESTRATOR_GROUP": self._group.role}
-        return {**os.environ, **rank_variables(place, self._group.role), **own}
+        return {**os.environ, **rank_variables(place, self._group), **own}
 
     async def _exec(self, spec: ProbeSpec, place: Place) -> Answer:
         cmd = fill_in(spec.cmd, self._job, self._group, place)

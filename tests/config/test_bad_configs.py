@@ -459,7 +459,7 @@ BAD = [
         ["worker=3"],
         None,
         [
-            "worker: 3 is not a mapping; known: affinity, backend, cmd, cwd, env, flags, flags_style, limits, macros, nproc, preload, start, umask, virtual_local_rank [override worker=3]",
+            "worker: 3 is not a mapping; known: affinity, backend, cmd, cwd, env, flags, flags_style, limits, macros, nproc, preload, start, store, umask, virtual_local_rank [override worker=3]",
         ],
     ),
     Bad(

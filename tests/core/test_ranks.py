@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from orchestrator.core.policies import StopPolicy, WatchdogKind, WatchdogPolicy
 from orchestrator.core.ranks import fill_in, places, shared_variables, worker_env
 from orchestrator.core.rendezvous import Seat
-from orchestrator.core.specs import JobSpec, LogsKind, LogsSpec, NodeSpec, RendezvousKind, RendezvousSpec, WorkerSpec
+from orchestrator.core.specs import (
+    JobSpec,
+    LogsKind,
+    LogsSpec,
+    NodeSpec,
+    RendezvousKind,
+    RendezvousSpec,
+    StoreKind,
+    WorkerSpec,
+)
 from tests.core.specs import group
 
 SEAT = Seat(
@@ -74,6 +85,15 @@ def test_a_worker_sees_torchruns_variables() -> None:
         "ORCHESTRATOR_STORE": "unix:///s",
         "LR": "0.1",
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [(StoreKind.AGENT, ("10.0.0.1", "29512", "True")), (StoreKind.NONE, (None, None, "False"))]
+)
+def test_what_is_behind_the_master_port_is_told(kind: StoreKind, told: tuple[str | None, ...]) -> None:
+    hosted = replace(GROUP, worker=replace(GROUP.worker, store=kind))
+    env = worker_env(JOB, hosted, places(SEAT, 4)[1], {}, error_file="/e", result_file="/r", store="unix:///s")
+    assert tuple(map(env.get, ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE"))) == told
 
 
 def test_what_the_user_set_is_not_overruled() -> None:

@@ -109,4 +109,5 @@ class Client:
         self.sock.close()
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "sock"):  # else it was not even connected
+            self.close()

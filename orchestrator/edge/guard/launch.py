@@ -30,17 +30,21 @@ def launch(main: str = _MAIN) -> Helper:
     _occupy_standard_descriptors()
     ours, theirs = socket.socketpair()
     with theirs:
-        pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-I", "-S", main, str(_FD)],
-            os.environ,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, theirs.fileno(), _FD),
-            ],
-            setsid=True,
-            setsigmask=signal.valid_signals(),  # deaf from its first moment; it sorts its signals out itself
-        )
+        try:
+            pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-I", "-S", main, str(_FD)],
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), _FD),
+                ],
+                setsid=True,
+                setsigmask=signal.valid_signals(),  # deaf from its first moment; it sorts its signals out itself
+            )
+        except OSError:
+            ours.close()
+            raise
     return Helper(pid, ours)
 
 

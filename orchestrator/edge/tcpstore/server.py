@@ -37,7 +37,7 @@ class _Client:
     def __init__(self, sock: socket.socket, peer: str) -> None:
         self.sock = sock
         self.fd = sock.fileno()
-        self.recv = sock.recv
+        self.recv = sock.recv_into
         self.send = sock.send
         self.peer = peer
         self.decoder = Decoder()
@@ -64,6 +64,7 @@ class Server:
         self._told: set[str] = set()
         self._epoll = select.epoll()
         self._others: dict[int, Callable[[], None]] = {}
+        self._arrived = memoryview(bytearray(_CHUNK))  # one for all: to allocate so much for each turn is dear
         self._running = True
         self._served: _Client | None = None  # whose replies are being collected
         self._replies: list[bytes] = []
@@ -105,7 +106,7 @@ class Server:
     def _serve(self, client: _Client) -> None:
         """Take what has come from it. What nearly all requests are is answered without detours."""
         try:
-            data = client.recv(_CHUNK)
+            data = self._arrived[: client.recv(self._arrived)].tobytes()
         except BlockingIOError:
             return
         except OSError:
