@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from orchestrator.cli import needs, source
+from orchestrator.cli import bounds, needs, source
 from orchestrator.cli.argv import Line
 from orchestrator.cli.origins import Origins
 from orchestrator.cli.paths import absolute
@@ -55,10 +55,13 @@ def check(
 
     A job whose needs are not met is refused, unless it may be ``lacking``.
     """
+    bounds.begin()  # for the directory by itself, and so below: nothing shall fail for what another has spent
     report = Report()
     report.problems.extend(problems)
     run_dir = _output_dir(cfg)
+    bounds.begin()
     data, roles = separate(cfg, report)
+    bounds.begin()
     if data.get("run_id") is UNRESOLVED:  # the name that is made up from it is only an echo
         report.problems = [one for one in report.problems if one.path != "node.name"]
     if run_dir is None and report.clean("run_id", "role", "node"):

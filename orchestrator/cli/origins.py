@@ -19,6 +19,7 @@ from orchestrator.cli.recipes import Recipe
 from orchestrator.config.schema import GROUPS
 from orchestrator.errors import ConfigError, Problem
 
+_INDEX = re.compile(r"\[\d+\]$")
 _SHORT_FORM = re.compile(r"\.kind$|(?<=\.depends_on)\.[^.]+$")  # restart: never, depends_on: [data]
 
 
@@ -57,8 +58,9 @@ class Origins:
         if path in self._united:
             return self._united[path]
         short = _SHORT_FORM.sub("", path)
+        single = _INDEX.sub("", path)  # one value, where a list may stand
         for recipe in self._recipes:
-            line = recipe.lines.get(path) or recipe.lines.get(short)
+            line = recipe.lines.get(path) or recipe.lines.get(short) or recipe.lines.get(single)
             if line is not None:
                 return f"{shown(recipe.path)}:{line}"
         for override in self._overrides:

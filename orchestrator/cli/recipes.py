@@ -6,7 +6,10 @@ is composed. Invariant: in what `load` returns, every default is an absolute pat
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +26,7 @@ from orchestrator.core.specs import Need
 from orchestrator.errors import ConfigError, Problem
 
 LEFT_TO_YOU = "${orchestrate.left_to_you:}"  # what ??? becomes: OmegaConf merges its own mark away
+MAX_ROLES = 64
 _PLUGINS = ("hydra/launcher", "hydra/sweeper")
 
 
@@ -88,9 +92,7 @@ def load(path: Path) -> Recipe:
     """Read and prepare the recipe in ``path``; a ConfigError names everything that is wrong with its form."""
     where = shown(path)
     try:
-        if path.stat().st_size > yaml12.MAX_BYTES:
-            raise ConfigError([Problem("recipe", "is larger than 1 MiB", "a recipe is a page of text", where)])
-        text = path.read_text(encoding="utf-8")
+        text = _bytes(path).decode("utf-8-sig")
     except OSError as error:
         raise ConfigError([Problem("recipe", f"cannot be read: {error.strerror}", "", where)]) from None
     except UnicodeDecodeError as error:
@@ -101,6 +103,15 @@ def load(path: Path) -> Recipe:
         fact = f"is {show(document.data)}, and not a mapping"
         raise ConfigError([Problem("recipe", fact, "begin with a key such as worker:", f"{where}:1")])
     return _Preparation(path, document).recipe()
+
+
+def _bytes(path: Path) -> bytes:
+    """What is in a file, and never more than is allowed: some of /proc have no size, some never end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return file.read(yaml12.MAX_BYTES + 1)  # one too many is too large, which is said by who reads it
 
 
 @dataclass(slots=True)
@@ -122,7 +133,9 @@ class _Preparation:
         for group in GROUPS:
             self._choose(group, data)
         roles = data.get("roles")
-        if isinstance(roles, dict):
+        if isinstance(roles, dict) and len(roles) > MAX_ROLES:  # each is composed as a whole job
+            self._problem("roles", f"are {len(roles)}", f"allowed: up to {MAX_ROLES}")
+        elif isinstance(roles, dict):
             data["roles"] = {name: _role(entry) for name, entry in roles.items()}
         elif isinstance(roles, list):  # which cannot even be composed
             self._problem("roles", f"{show(roles)} is not a mapping", "write NAME: {…} for each, or {} for none")

@@ -55,6 +55,10 @@ def register() -> MadeUp:
     """Make our resolvers known to OmegaConf; what they make up is recorded in what this returns."""
     from omegaconf import OmegaConf  # noqa: PLC0415 - costs 90 ms, and `orchestratectl status` needs none of it
 
+    from orchestrator.cli import bounds  # noqa: PLC0415 - as above
+
+    bounds.install()
+    bounds.begin()
     made = MadeUp()
     register = OmegaConf.register_new_resolver
     register("orchestrate.run_id", made.resolve_run_id, use_cache=True, replace=True)

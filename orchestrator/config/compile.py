@@ -164,7 +164,7 @@ def _nproc(wanted: int | str, host: Host, report: Report) -> int:
     gpus = host.gpus()
     if gpus == 0 and wanted == "gpu":
         report.problem(
-            "worker.nproc", "'gpu' finds no GPU on this machine", "allowed: a whole number from 1, cpu, auto"
+            "worker.nproc", "'gpu' finds no GPU on this machine", "allowed: a whole number from 1 to 65536, cpu, auto"
         )
     return gpus or host.cpus
 

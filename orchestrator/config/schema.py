@@ -46,6 +46,8 @@ from orchestrator.config.sweep import SweepConfig
 from orchestrator.config.watchdog import WATCHDOG, WatchdogConfig
 from orchestrator.core.specs import Macros, Show, SuccessPolicy
 
+NPROC_MAX = 65536  # workers of one node; more is a slip of the hand, and would fill the memory before anything starts
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
@@ -65,7 +67,7 @@ class WorkerConfig:
     flags_style: str = key(word("gnu", "spaced", "hydra"), default="gnu")
     start: str = key(word("exec", "zygote"), default="exec")
     preload: tuple[str, ...] = key(list_of(module), default=())
-    nproc: int | str = key(whole(1, words=("cpu", "gpu", "auto")), default=1)
+    nproc: int | str = key(whole(1, NPROC_MAX, words=("cpu", "gpu", "auto")), default=1)
     env: Mapping[str, str | None] = key(mapping_of(env_value), default={})
     cwd: str | None = key(optional(text), default=None)
     umask: int | None = key(optional(umask), default=None)

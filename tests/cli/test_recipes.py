@@ -114,7 +114,11 @@ def test_the_first_line_of_a_recipe_cannot_place_it_elsewhere(commands: Commands
 
 def test_launcher_and_sweeper_may_be_chosen(commands: Commands, tmp_path: Path) -> None:
     recipe(tmp_path / "r.yaml", "defaults: [{override /hydra/launcher: basic}]\n" + minimal("r"))
+    recipe(tmp_path / "s.yaml", minimal("s"))
     assert role(commands, "r.yaml") == "r"
+    assert "BasicLauncher" in commands.orchestrate("--cfg", "hydra", "r.yaml").out
+    for words in (["s.yaml"], ["r.yaml", "hydra/launcher=parallel"]):  # conf/'s own, and the last word
+        assert "BasicLauncher" not in commands.orchestrate("--cfg", "hydra", *words).out
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ BAD = [
         ["worker.nproc=0", *RUN],
         None,
         [
-            "worker.nproc: 0 is too small; allowed: a whole number from 1, cpu, gpu, auto [override worker.nproc=0]",
+            "worker.nproc: 0 is too small; allowed: a whole number from 1 to 65536, cpu, gpu, auto [override worker.nproc=0]",
         ],
     ),
     Bad(
@@ -147,7 +147,7 @@ BAD = [
         ["worker.nproc=gpus", *RUN],
         None,
         [
-            "worker.nproc: 'gpus' is not allowed; did you mean 'gpu'? allowed: a whole number from 1, cpu, gpu, auto [override worker.nproc=gpus]",
+            "worker.nproc: 'gpus' is not allowed; did you mean 'gpu'? allowed: a whole number from 1 to 65536, cpu, gpu, auto [override worker.nproc=gpus]",
         ],
     ),
     Bad(
@@ -155,7 +155,7 @@ BAD = [
         ["worker.nproc=true", *RUN],
         None,
         [
-            "worker.nproc: true is not allowed; allowed: a whole number from 1, cpu, gpu, auto [override worker.nproc=true]",
+            "worker.nproc: true is not allowed; allowed: a whole number from 1 to 65536, cpu, gpu, auto [override worker.nproc=true]",
         ],
     ),
     Bad(
@@ -163,7 +163,7 @@ BAD = [
         ["worker.nproc=1.5", *RUN],
         None,
         [
-            "worker.nproc: 1.5 is not allowed; allowed: a whole number from 1, cpu, gpu, auto [override worker.nproc=1.5]",
+            "worker.nproc: 1.5 is not allowed; allowed: a whole number from 1 to 65536, cpu, gpu, auto [override worker.nproc=1.5]",
         ],
     ),
     Bad(
@@ -1037,7 +1037,7 @@ BAD = [
         ["r.yaml"],
         "worker: {cmd: 'true'}\nroles:\n  data:\n    worker: {nproc: 0}\n",
         [
-            "roles.data.worker.nproc: 0 is too small; allowed: a whole number from 1, cpu, gpu, auto [r.yaml:4]",
+            "roles.data.worker.nproc: 0 is too small; allowed: a whole number from 1 to 65536, cpu, gpu, auto [r.yaml:4]",
         ],
     ),
     Bad(
@@ -1045,7 +1045,7 @@ BAD = [
         ["r.yaml", "roles.data.worker.nproc=0"],
         "worker: {cmd: 'true'}\nroles: {data: {}}\n",
         [
-            "roles.data.worker.nproc: 0 is too small; allowed: a whole number from 1, cpu, gpu, auto [override roles.data.worker.nproc=0]",
+            "roles.data.worker.nproc: 0 is too small; allowed: a whole number from 1 to 65536, cpu, gpu, auto [override roles.data.worker.nproc=0]",
         ],
     ),
     Bad(
@@ -1062,7 +1062,7 @@ BAD = [
         ["r.yaml"],
         "worker: {nproc: 0, cmd: 'true'}\nroles: {a: {worker: {nproc: 1}}}\n",
         [
-            "worker.nproc: 0 is too small; allowed: a whole number from 1, cpu, gpu, auto [r.yaml:1]",
+            "worker.nproc: 0 is too small; allowed: a whole number from 1 to 65536, cpu, gpu, auto [r.yaml:1]",
         ],
     ),
     Bad(
@@ -1286,7 +1286,7 @@ BAD = [
             "worker.env.A: environment variable 'NO_SUCH_VARIABLE' is not set; set it, or give a default: ${oc.env:NO_SUCH_VARIABLE,DEFAULT} [r.yaml:1]",
             "foo: unknown key; known: {keys} [r.yaml:2]",
             "nodes: '2:1' has its minimum above its maximum; allowed: N or MIN:MAX, from 1, as in 2:4 [override nodes=2:1]",
-            "worker.nproc: 0 is too small; allowed: a whole number from 1, cpu, gpu, auto [override worker.nproc=0]",
+            "worker.nproc: 0 is too small; allowed: a whole number from 1 to 65536, cpu, gpu, auto [override worker.nproc=0]",
             "restart.backoff.jitter: 2 is too large; allowed: a number from 0 to below 1 [r.yaml:6]",
             "restart.rules[0]: has no action; allowed: action: fatal, exclude_node, retry, retry_free, ignore, success [r.yaml:7]",
             "stop.grace: unknown key; did you mean 'grace_s'? known: dump, forward, grace_s, kill_wait_s, platform_grace_s, preempt_signals, relay, signal [r.yaml:4]",

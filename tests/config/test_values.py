@@ -151,7 +151,7 @@ def test_the_number_of_workers_follows_the_machine(wanted: str, gpus: int, expec
 
 def test_a_machine_without_gpus_has_none_to_run_on() -> None:
     assert refused({"worker": {"cmd": "python", "nproc": "gpu"}}) == [
-        "worker.nproc: 'gpu' finds no GPU on this machine; allowed: a whole number from 1, cpu, auto"
+        "worker.nproc: 'gpu' finds no GPU on this machine; allowed: a whole number from 1 to 65536, cpu, auto"
     ]
 
 
