@@ -67,6 +67,7 @@ def register() -> MadeUp:
     register("orchestrate.watchdog", _watchdog, replace=True)
     register("orchestrate.left_to_you", _left_to_you, replace=True)
     register("orchestrate.keys", _keys, replace=True)
+    register("orchestrate.at_once", _at_once, replace=True)
     register("orchestrate.sweep_name", _sweep_name, use_cache=True, replace=True)
     return made
 
@@ -91,6 +92,11 @@ def _sweep_name(name: str | None = None) -> str:
 
     recipe = next(iter(source.LOADED.values()), None)
     return str(name) if name is not None else recipe.path.stem if recipe is not None else "sweep"
+
+
+def _at_once(jobs: int | str) -> int:
+    """How many jobs a sweeper may ask for together."""
+    return len(os.sched_getaffinity(0)) if jobs == "auto" else int(jobs)
 
 
 def _keys() -> str:

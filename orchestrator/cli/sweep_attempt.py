@@ -6,11 +6,13 @@ Invariant: whatever goes wrong with a job, our own bugs included, is that job's 
 from __future__ import annotations
 
 import asyncio
+import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from orchestrator.cli.member import Member
 from orchestrator.cli.run import backends_of, start_health
@@ -26,6 +28,8 @@ from orchestrator.edge.agent import Agent
 from orchestrator.edge.embedded import EmbeddedServer
 from orchestrator.edge.journal import Journal, write_result
 from orchestrator.edge.processes import Processes
+from orchestrator.edge.reports import Hear, Reports
+from orchestrator.edge.worker_files import worker_name
 from orchestrator.errors import OrchestratorError
 
 _DEVICES = "CUDA_VISIBLE_DEVICES"
@@ -53,6 +57,8 @@ class Attempt:
         *,
         objective: str | None,
         say: Callable[[str], None],
+        reports: Reports | None = None,
+        hear: Hear = lambda _: None,
     ) -> None:
         self._planned = planned
         self._spec = _on(planned.spec, grant)
@@ -61,11 +67,18 @@ class Attempt:
         self._objective = objective
         self._say = say
         self._stops: list[int] = []
+        self._reports = reports
+        self._hear = hear
+        self._followed: list[int] = []
+        self._pruned = ""  # why
+        self._journal: Journal | None = None
         self.agent: Agent | None = None
 
     async def run(self) -> Outcome:
         """Run it to its end."""
-        journal = open_journal(self._spec, self._planned.secrets.mask, self._say)
+        journal = self._journal = open_journal(self._spec, self._planned.secrets.mask, self._say)
+        if self._reports is not None:
+            journal.subscribe(self._observe)
         try:
             return await self._attend(journal)
         except (OrchestratorError, OSError) as error:
@@ -74,7 +87,8 @@ class Attempt:
             self._say(traceback.format_exc().rstrip())
             return Outcome(JobState.FAILED, message=f"a bug of the orchestrator: {bug!r}")
         finally:
-            self.agent = None
+            self.agent = self._journal = None
+            self._leave()
             await asyncio.to_thread(journal.close)  # which waits for the disk
 
     async def _attend(self, journal: Journal) -> Outcome:
@@ -91,7 +105,7 @@ class Attempt:
             )
             self.agent = member.agent
             member.follow(health)
-            for signum in self._stops:
+            for signum in tuple(self._stops):
                 self.agent.request_stop(signum)
             result, bug = await member.run()
         mask = self._planned.secrets.mask
@@ -104,8 +118,32 @@ class Attempt:
         """Stop the agent, or have it stopped as soon as there is one."""
         if self.agent is not None:
             self.agent.request_stop(signum)
+        self._stops.append(signum)
+
+    def prune(self, why: str) -> None:
+        """Stop the agent because others did better."""
+        if not self._pruned and not self._stops and self.agent is not None:
+            self._pruned = why
+            if self._journal is not None:
+                self._journal.write("job_pruned", round=0, reason=why)
+            self.agent.request_stop(signal.SIGTERM)
+
+    def _observe(self, record: Mapping[str, Any]) -> None:
+        """Follow what rank 0 reports, in each round anew."""
+        if record["event"] != "worker_started" or record.get("rank") != 0 or self._reports is None:
+            return
+        home = Path(self._spec.logs.dir, record["group"], str(record["round"]))
+        try:
+            number = self._reports.follow(home / worker_name(0, record["incarnation"]), self._hear)
+        except OSError as error:
+            self._say(f"what is reported meanwhile is not heard: {home}: {error.strerror}")
         else:
-            self._stops.append(signum)
+            self._followed.append(number)
+
+    def _leave(self) -> None:
+        if self._reports is not None:
+            for number in self._followed:
+                self._reports.leave(number)
 
     def _outcome(self, result: RunResult) -> Outcome:
         value = value_of(result.results.get(0), self._objective)
@@ -113,6 +151,8 @@ class Attempt:
             return Outcome(JobState.FAILED, message=f"it reported no number as {self._objective!r}")
         if result.state is State.SUCCEEDED:
             return Outcome(JobState.SUCCEEDED, value)
+        if result.state is State.STOPPED and self._pruned:
+            return Outcome(JobState.PRUNED, value, self._pruned)
         if result.state is State.STOPPED:
             return Outcome(JobState.CANCELLED, value, result.reason)
         cause = result.root_cause.message if result.root_cause is not None else ""

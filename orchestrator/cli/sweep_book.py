@@ -14,7 +14,7 @@ from typing import Protocol
 
 from orchestrator.cli.sweep_folder import Folder
 from orchestrator.cli.sweep_jobs import Planned
-from orchestrator.core.sweep import JobState, Sweep, SweepJob
+from orchestrator.core.sweep import Sweep, SweepJob
 
 
 class View(Protocol):
@@ -22,6 +22,9 @@ class View(Protocol):
 
     def changed(self, job: SweepJob) -> None:
         """A job as it is now."""
+
+    def known(self, job: SweepJob) -> None:
+        """A job as an earlier sweep has left it."""
 
     def expect(self, count: int | None) -> None:
         """How many jobs there will be."""
@@ -62,8 +65,8 @@ class Book:
         new = tuple(key for key in planned.params if key not in self._sweep.params)
         self._sweep = replace(self._sweep, params=(*self._sweep.params, *new))
         self._jobs[planned.key] = job
-        if job.state is not JobState.PENDING:
-            self._shown(job)
+        if self.view is not None:
+            self.view.known(job)
         return job
 
     def begin(self, job: SweepJob) -> None:

@@ -7,17 +7,19 @@ again. Invariant: a file is replaced by a whole one, or stays.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.cli.paths import shown
 from orchestrator.core.sweep import JobState, Sweep, SweepJob, job_from_dict, job_to_dict, to_dict
+from orchestrator.edge.embedded import SERVER_FILES, SERVER_PREFIX
 from orchestrator.errors import ConfigError, Problem
 
 _SHARE = 0.05  # of the time: what writing sweep.json may take of a sweep with very many jobs
@@ -38,15 +40,25 @@ class Folder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(self._lock, 32).decode(errors="replace").strip()
+            holder = self._noted()[0]
             os.close(self._lock)
             fact = f"{shown(path)} is that of a sweep which runs, as process {holder or '?'}"
             raise ConfigError([Problem("sweep.name", fact, "wait for it, or give this one another name")]) from None
+        for left in self._noted()[1:]:  # by a sweep that was killed together with its guard
+            _remove(Path(left))
+        self.note()
+
+    def note(self, temporary: Sequence[str] = ()) -> None:
+        """Write down whose the directory is, and which temporary ones a later sweep may find left behind."""
         os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+        os.pwrite(self._lock, "\n".join([str(os.getpid()), *temporary]).encode(), 0)
+
+    def _noted(self) -> list[str]:
+        return os.pread(self._lock, 4096, 0).decode(errors="replace").split("\n")
 
     def close(self) -> None:
         """Let another sweep have the directory."""
+        self.note()
         os.close(self._lock)
 
     def of(self, key: str) -> Path:
@@ -112,6 +124,16 @@ def value_of(reported: object, objective: str | None) -> float | None:
         return float(value)
     except OverflowError:
         return None
+
+
+def _remove(directory: Path) -> None:
+    """A server's private directory; nothing else, whatever somebody has written down."""
+    with contextlib.suppress(OSError):
+        found = directory.lstat()
+        if directory.name.startswith(SERVER_PREFIX) and found.st_uid == os.getuid() and found.st_mode & 0o777 == 0o700:  # noqa: PLR2004
+            for name in SERVER_FILES:
+                (directory / name).unlink(missing_ok=True)
+            directory.rmdir()
 
 
 def _replace(path: Path, data: object) -> None:

@@ -61,9 +61,8 @@ class Planner:
         self._composer = composer
         self._folder = folder
         self._name = name
-        self._typed = {override.hydra: override for override in line.overrides}
-        parsed = [(override, composer.parse(override.hydra)) for override in line.overrides]
-        self._fixed = {override.key for override, one in parsed if not one.is_sweep_override()}
+        parsed = [(composer.parse(override.hydra), override) for override in line.overrides]
+        self._fixed = {one.get_key_element(): override for one, override in parsed if not one.is_sweep_override()}
 
     def plan(self, batch: Sequence[Sequence[str]], first: int) -> list[Planned]:
         """A batch of jobs; a ConfigError has what is wrong with any of them, each once."""
@@ -102,14 +101,12 @@ class Planner:
         )
 
     def _line_of(self, arguments: Sequence[str]) -> Line:
-        """The command line that would run this job alone."""
+        """The command line that would run this job alone. What it fixes, sweepers pass on as they understand it."""
         overrides = []
         for word in arguments:
-            typed = self._typed.get(word)
-            if typed is None:
-                key, _, _ = word.partition("=")
-                typed = Override(word.removeprefix("++"), key.lstrip("+~"), word)
-            overrides.append(typed)
+            key, _, _ = word.partition("=")
+            typed = Override(word.removeprefix("++"), key.lstrip("+~"), word)
+            overrides.append(self._fixed.get(key, typed))
         return replace(self._line, overrides=overrides)
 
     def _place(self, cfg: DictConfig, key: str, number: int) -> None:
@@ -137,7 +134,7 @@ class Planner:
         """What distinguishes this job: the values of all that the command line does not fix."""
         found: dict[str, Scalar] = {}
         for override in line.overrides:
-            if override.key not in self._fixed:
+            if override not in self._fixed.values():
                 value = scalar(self._composer.parse(override.hydra))
                 hidden = is_secret_name(override.key.rpartition(".")[2]) and value is not None
                 found[override.key] = MASK if hidden else secrets.mask(value) if isinstance(value, str) else value

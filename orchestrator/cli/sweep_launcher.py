@@ -6,12 +6,14 @@ failed job to the sweeper, and never the end of the sweep.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -71,6 +73,8 @@ class ParallelLauncher(Launcher):
         self._session = _Current.session
         self._session.begin(hydra_context, config, self._other)
         self._lenient = config.hydra.sweeper.get("_target_") == _GRID  # it would end at the first failure
+        logging.getLogger("optuna").setLevel(logging.WARNING)  # it sets its own when it is imported
+        logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(logging.ERROR)  # failures are told already
         Sweeper.validate_batch_is_legal = _is_legal  # type: ignore[method-assign, assignment]
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -88,6 +92,24 @@ def _is_legal(_sweeper: Sweeper, _batch: Sequence[Sequence[str]]) -> None:
     """Whether a batch can be composed; `launch` composes all of it before it starts any, and needs no rehearsal."""
 
 
+def _teach_optuna() -> None:
+    """Have hydra-optuna-sweeper, if it is there, do as the section ``sweep`` says.
+
+    With a seed, its trials are the same again, and those that were done before answer at once.
+    """
+    store = ConfigStore.instance()
+    found = store.repo.get("hydra", {}).get("sweeper", {})
+    if "optuna.yaml" not in found:
+        return
+    node = found["optuna.yaml"].node
+    node.n_jobs = "${orchestrate.at_once:${sweep.jobs}}"
+    node.direction = "${sweep.direction}"
+    node.max_failure_rate = 1.0
+    for sampler in found.get("sampler", {}).values():
+        if "seed" in sampler.node:
+            sampler.node.seed = 0
+
+
 def register(session: Session) -> None:
     """Make Hydra know the launcher, and the launcher its sweep."""
     _Current.session = session
@@ -102,6 +124,7 @@ def announce() -> None:
     sys.modules.setdefault("hydra_plugins", ModuleType("hydra_plugins"))
     sys.modules[_MODULE] = sys.modules[announce.__module__]
     plugins.register(ParallelLauncher)
+    _teach_optuna()
 
 
 _hydras_own = Plugins.instantiate_launcher

@@ -46,6 +46,12 @@ class Progress:
             self.best = job
         return was
 
+    def known(self, job: SweepJob) -> None:
+        """A job as an earlier sweep has left it: how long it took then says nothing of now."""
+        ended = self._ended, self._seconds
+        self.put(job)
+        self._ended, self._seconds = ended
+
     def count(self, state: JobState) -> int:
         """How many jobs are in a state."""
         return self._counts[state]

@@ -9,23 +9,27 @@ import asyncio
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 from orchestrator.cli.member import abort_on_fault
 from orchestrator.cli.signals import Signals
 from orchestrator.cli.sweep_attempt import Attempt, Outcome
 from orchestrator.cli.sweep_book import Book
+from orchestrator.cli.sweep_folder import Folder, value_of
 from orchestrator.cli.sweep_jobs import Planned
 from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.halving import Halving, HalvingPolicy
 from orchestrator.core.slots import Grant, Need, Slots
 from orchestrator.core.specs import RendezvousKind
-from orchestrator.core.sweep import JobState, SweepJob
+from orchestrator.core.sweep import JobState, Sweep, SweepJob, extended
 from orchestrator.edge.embedded import EmbeddedServer, plan_server
 from orchestrator.edge.guard.client import become_subreaper
 from orchestrator.edge.guard.launch import launch
 from orchestrator.edge.processes import Processes
+from orchestrator.edge.reports import Reports
 from orchestrator.errors import ConfigError, ExitCode, Problem
 
 Again = Callable[[Planned], Planned]  # the same job with another run_id
@@ -37,7 +41,7 @@ class SweepRun:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Folder,
         config: SweepConfig,
         *,
         slots: Slots,
@@ -54,6 +58,10 @@ class SweepRun:
         self._running: dict[str, Attempt] = {}
         self._processes: Processes | None = None
         self._server: EmbeddedServer | None = None
+        self._reports: Reports | None = None
+        self._halving: Halving | None = None
+        if config.prune == "halving":
+            self._halving = Halving(HalvingPolicy(maximize=config.direction == "maximize"))
         self.stopped_by: int | None = None  # a signal
         self.exit_code: int | None = None  # what that makes of the sweep's
         self.halted = ""  # why no job is begun any more
@@ -61,6 +69,8 @@ class SweepRun:
     async def batch(self, jobs: Sequence[Task]) -> None:
         """Run jobs to their ends."""
         processes = self._open([planned for planned, _ in jobs])
+        if self._halving is not None:
+            remember(self._halving, self._book.sweep)
         abort_on_fault(self)
         forward = frozenset[int]().union(*(planned.spec.stop.forward for planned, _ in jobs))
         preempt = frozenset[int]().union(*(planned.spec.stop.preempt for planned, _ in jobs))
@@ -89,10 +99,13 @@ class SweepRun:
         embedded = any(planned.spec.rendezvous.kind is RendezvousKind.EMBEDDED for planned in jobs)
         if self._processes is None:
             process = launch()
-            self._server = plan_server(self._folder) if embedded else None
+            self._server = plan_server(self._folder.path) if embedded else None
+            self._folder.note(self._server.cleanup if self._server is not None else ())
             become_subreaper()
             self._processes = Processes(process, self._server)
             self._processes.attach()
+            if self._config.objective is not None:
+                self._reports = Reports()
         elif embedded and self._server is None:
             fact = "was not what the first jobs had"
             raise ConfigError([Problem("rendezvous", fact, "choose one kind for the whole sweep")])
@@ -113,6 +126,8 @@ class SweepRun:
 
     async def _attempt(self, planned: Planned, grant: Grant, processes: Processes) -> Outcome:
         known = self._book[planned.key]
+        if self._halving is not None:
+            self._halving.forget(planned.key)
         if known.run_id:
             processes.guard.lay_ghosts(known.run_id)  # of a sweep that was killed
         job = replace(
@@ -130,7 +145,16 @@ class SweepRun:
             self._book.begin(job)
         except OSError as error:
             return self._ended(job, Outcome(JobState.FAILED, message=f"{job.dir}: {error.strerror}"))
-        attempt = Attempt(planned, grant, processes, self._server, objective=self._config.objective, say=self._say)
+        attempt = Attempt(
+            planned,
+            grant,
+            processes,
+            self._server,
+            objective=self._config.objective,
+            say=self._say,
+            reports=self._reports,
+            hear=partial(self._heard, planned.key),
+        )
         self._running[planned.key] = attempt
         began = time.monotonic()
         try:
@@ -139,8 +163,22 @@ class SweepRun:
             del self._running[planned.key]
         return self._ended(replace(self._book[planned.key], seconds=time.monotonic() - began), outcome)
 
+    def _heard(self, key: str, values: Mapping[str, Any]) -> None:
+        """A job has reported while it runs."""
+        value, step = value_of(values, self._config.objective), values.get("step")
+        attempt = self._running.get(key)
+        if value is None or attempt is None:
+            return
+        job = self._book[key]
+        self._book.heard(replace(job, value=value, curve=extended(job.curve, step, value)))
+        if self._halving is not None:
+            verdict = self._halving.heard(key, step, value)
+            if verdict.stop:
+                attempt.prune(verdict.why)
+
     def _ended(self, job: SweepJob, outcome: Outcome) -> Outcome:
-        self._book.put(replace(job, state=outcome.state, value=outcome.value, message=outcome.message))
+        value = job.value if outcome.state is JobState.PRUNED and outcome.value is None else outcome.value
+        self._book.put(replace(job, state=outcome.state, value=value, message=outcome.message))
         return outcome
 
     # --- what befalls all jobs
@@ -173,3 +211,12 @@ class SweepRun:
         if self._processes is not None:
             await self._processes.quit()
             self._processes = None
+        if self._reports is not None:
+            self._reports.close()
+
+
+def remember(halving: Halving, sweep: Sweep) -> None:
+    """Tell ``halving`` what the jobs that are done had reported; what it knows already it does not judge again."""
+    for job in sweep.jobs:
+        for step, value in job.curve if job.state.is_done else ():
+            halving.heard(job.key, step, value)

@@ -59,6 +59,7 @@ class SweepSession:
         self._line = line
         self._made = made
         self._config = SweepConfig()
+        self._trials = 0  # how many the sweeper said that it will ask for
         self._planner: Planner | None = None
         self._folder: Folder | None = None
         self._book: Book | None = None
@@ -86,8 +87,10 @@ class SweepSession:
         data = plain(OmegaConf.masked_copy(config, ["sweep"]), report) if "sweep" in config else {}
         self._config = convert(SweepConfig, data.get("sweep", {}), "sweep", report)
         target = str(config.hydra.sweeper.get("_target_", ""))
-        if target.startswith(_OPTUNA) and self._config.objective is None:
-            report.problem("sweep.objective", "is needed to look for the best", "name what workers report, as in loss")
+        for asked, why in ((target.startswith(_OPTUNA), "look for the best"), (self._config.prune, "stop the worst")):
+            if asked and self._config.objective is None:
+                report.problem("sweep.objective", f"is needed to {why}", "name what workers report, as in loss")
+        self._trials = int(config.hydra.sweeper.get("n_trials") or 0)
         if report.problems:
             origins = Origins(self._line, source.LOADED, dict(config.hydra.runtime.choices))
             raise ConfigError([origins.fill_in(problem) for problem in report.problems])
@@ -182,7 +185,7 @@ class SweepSession:
         from orchestrator.cli.sweep_run import SweepRun  # noqa: PLC0415 - with asyncio, and all of the edge
 
         self._runner = asyncio.Runner()
-        self._run = SweepRun(folder.path, self._config, slots=slots, book=book, again=self._again, say=self._warn)
+        self._run = SweepRun(folder, self._config, slots=slots, book=book, again=self._again, say=self._warn)
 
     def _warn(self, text: str) -> None:
         if self._console is not None:
@@ -196,7 +199,7 @@ class SweepSession:
             self._view = book.view = SweepView(self._console, book.sweep, self._secrets)
             self._view.begin()
         elif self._view is not None:
-            self._view.expect(len(book.sweep.jobs))
+            self._view.expect(max(self._trials, len(book.sweep.jobs)))
 
     def _again(self, planned: Planned) -> Planned:
         if self._planner is None or self._book is None:

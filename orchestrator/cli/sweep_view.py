@@ -72,16 +72,25 @@ class SweepView:
         with self._guard:
             self._progress.expected = count
 
+    def known(self, job: SweepJob) -> None:
+        """A job as an earlier sweep has left it, which is no news."""
+        with self._guard:
+            self._learn(job)
+            self._progress.known(job)
+
     def changed(self, job: SweepJob) -> None:
         """A job as it is now: it may be new, have started, reported, ended, or be tried again."""
         with self._guard:
-            new = [key for key in job.params if key not in self._names]
-            if new:
-                self._names.update(short_names([*self._names, *new]))
+            self._learn(job)
             was = self._progress.put(job)
             line = self._line(was, job)
         if line is not None:
             self._say(line)
+
+    def _learn(self, job: SweepJob) -> None:
+        new = [key for key in job.params if key not in self._names]
+        if new:
+            self._names.update(short_names([*self._names, *new]))
 
     def _line(self, was: SweepJob | None, job: SweepJob) -> Line | None:
         if job.state.is_final and (was is None or not was.state.is_final):

@@ -14,6 +14,9 @@ from typing import Any, Literal
 
 Scalar = str | int | float | bool | None
 Direction = Literal["minimize", "maximize"]
+Curve = tuple[tuple[int, float], ...]  # (step, objective), by rising step
+
+_MOST_POINTS = 400
 
 
 class JobState(StrEnum):
@@ -53,7 +56,7 @@ class SweepJob:
     seconds: float | None = None  # that its last attempt took, once it has ended
     message: str = ""  # why it failed, was pruned or was cancelled: one line
     run_id: str = ""  # of its last attempt
-    curve: tuple[tuple[int, float], ...] = ()  # (step, objective) as reported while it ran, by rising step
+    curve: Curve = ()  # as reported while it ran
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +88,14 @@ class Sweep:
     def exit_code(self) -> int:
         """0 if all jobs succeeded or were pruned, else 1."""
         return 0 if all(job.state.is_done for job in self.jobs) else 1
+
+
+def extended(curve: Curve, step: object, value: float) -> Curve:
+    """``curve`` with another point, if its step is one and lies beyond the others; of very many, every second stays."""
+    if isinstance(step, bool) or not isinstance(step, int) or (curve and step <= curve[-1][0]):
+        return curve
+    longer = (*curve, (step, value))
+    return longer if len(longer) <= _MOST_POINTS else longer[len(longer) % 2 :: 2]
 
 
 def to_dict(sweep: Sweep) -> dict[str, Any]:

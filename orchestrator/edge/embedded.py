@@ -21,6 +21,8 @@ from urllib.parse import quote
 from orchestrator.errors import ConfigError, Problem
 
 SOCKET_PATH_LIMIT = 107  # sun_path has 108 bytes, one of them for the NUL: unix(7)
+SERVER_PREFIX = "orch-"  # of the name of its private directory
+SERVER_FILES = ("s", "server.conf")  # what it holds: its socket and its settings
 LOG_NAME = "server.log"
 _WILDCARDS = ("0.0.0.0", "::", "*")  # noqa: S104 - compared, not bound
 
@@ -64,7 +66,7 @@ def plan_server(
     binary = find_server()
     port = _usable_port(*listen) if listen is not None else 0
     directory = _private_directory()
-    path = directory / "s"
+    path, config = (directory / name for name in SERVER_FILES)
     settings = [
         f'unixsocket "{path}"',
         "unixsocketperm 700",
@@ -81,8 +83,7 @@ def plan_server(
         host, password = listen[0], password or secrets.token_urlsafe(24)
         settings += [f"bind {host}", f"port {port}", f"requirepass {password}"]
         url, shared_url = (f"redis://:{password}@{name(host)}:{port}/0" for name in (_own_address, _shared_name))
-    config = directory / "server.conf"  # not argv: any user may read that
-    config.touch(mode=0o600)
+    config.touch(mode=0o600)  # not argv: any user may read that
     config.write_text("\n".join(settings) + "\n")
     return EmbeddedServer(
         argv=(binary, str(config)),
@@ -109,7 +110,7 @@ def _private_directory() -> Path:
         if len(os.fsencode(parent)) > SOCKET_PATH_LIMIT - len("/orch-12345678/s") or set(parent) & set('"\\\n'):
             continue
         try:
-            return Path(tempfile.mkdtemp(prefix="orch-", dir=parent))
+            return Path(tempfile.mkdtemp(prefix=SERVER_PREFIX, dir=parent))
         except OSError as error:
             problem = error
     raise ConfigError(

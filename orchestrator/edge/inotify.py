@@ -11,6 +11,7 @@ import struct
 
 MODIFY = 0x0002
 CLOSE_WRITE = 0x0008
+MOVED_TO = 0x0080
 OVERFLOW = 0x4000
 
 _EVENT = struct.Struct("iIII")  # wd, mask, cookie, length of the name that follows
@@ -26,12 +27,19 @@ class Inotify:
         if self.fd < 0:
             raise _last_error("inotify_init1")
 
-    def watch(self, path: str) -> int:
-        """Watch the file that ``path`` names now; returns the number that `read` gives. Raises OSError."""
-        number: int = self._libc.inotify_add_watch(self.fd, os.fsencode(path), MODIFY | CLOSE_WRITE)
+    def watch(self, path: str, mask: int = MODIFY | CLOSE_WRITE) -> int:
+        """Watch what ``path`` names now, a directory for what befalls its files; the number that `read` gives.
+
+        Raises OSError.
+        """
+        number: int = self._libc.inotify_add_watch(self.fd, os.fsencode(path), mask)
         if number < 0:
             raise _last_error(path)
         return number
+
+    def unwatch(self, number: int) -> None:
+        """End a watch; one whose file is gone has ended already."""
+        self._libc.inotify_rm_watch(self.fd, number)
 
     def read(self) -> dict[int, int] | None:
         """What changed since the last call, as number -> mask; None when the queue overflowed: look at all files."""

@@ -15,7 +15,7 @@ from orchestrator.edge.backend import Program, WorkerBackend, Zygote
 from orchestrator.edge.filework import FileThread
 from orchestrator.edge.logs import Logs
 from orchestrator.edge.watchdog import Watchdog
-from orchestrator.edge.worker_files import Worker
+from orchestrator.edge.worker_files import Worker, worker_name
 
 
 class Starter:
@@ -45,8 +45,7 @@ class Starter:
 
     def new(self, place: Place, incarnation: int = 0) -> Worker:
         """A worker at that place, which does not run yet; ``incarnation`` counts the earlier ones of the round."""
-        name = f"{place.rank}.{incarnation}" if incarnation else str(place.rank)
-        directory = self._logs.home(place.seat.round, name)
+        directory = self._logs.home(place.seat.round, worker_name(place.rank, incarnation))
         handle = self._backend.new_handle()
         return Worker(place=place, handle=handle, directory=directory, incarnation=incarnation)
 

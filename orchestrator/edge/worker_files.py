@@ -19,7 +19,23 @@ from orchestrator.core.snapshot import WorkerView
 from orchestrator.edge.errorfile import last_lines, python_error, read_error_file
 from orchestrator.edge.memory_marks import MemoryMark
 
+RESULT_FILE = "result.json"
 RESULT_LIMIT = 1 << 20  # bytes of a result file; beyond that it is no result
+
+
+def worker_name(rank: int, incarnation: int) -> str:
+    """What a worker's directory is called."""
+    return f"{rank}.{incarnation}" if incarnation else str(rank)
+
+
+def read_report(path: Path) -> Mapping[str, Any] | None:
+    """The JSON object in a result file; None if there is no such thing."""
+    try:
+        with path.open("rb") as file:
+            value = json.loads(file.read(RESULT_LIMIT))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 @dataclass(slots=True)
@@ -54,12 +70,7 @@ class Worker:
 
     def reported(self) -> Mapping[str, Any] | None:
         """The JSON object that it wrote to its result file; None if there is no such thing."""
-        try:
-            with self.result_file.open("rb") as file:
-                value = json.loads(file.read(RESULT_LIMIT))
-        except (OSError, ValueError):
-            return None
-        return value if isinstance(value, dict) else None
+        return read_report(self.result_file)
 
     def explain(self, failure: Failure, *, logged: bool) -> Failure:
         """``failure`` with what it has left to explain its death: its error file, or the end of its stderr, if kept."""
@@ -100,7 +111,7 @@ class Worker:
     @property
     def result_file(self) -> Path:
         """Where it reports values."""
-        return self.directory / "result.json"
+        return self.directory / RESULT_FILE
 
     @property
     def stderr(self) -> Path:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.sweep_show import read
+from orchestrator.core.sweep import JobState
 from tests.e2e.conftest import Launcher
 from tests.e2e.harness import Launch, external_server, in_round, until
 
@@ -19,7 +21,18 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def test_every_recipe_has_a_test_here() -> None:
-    tested = {"hello", "flaky", "crashloop", "hang", "preempt", "elastic", "ddp", "two_roles"}
+    tested = {
+        "hello",
+        "flaky",
+        "crashloop",
+        "hang",
+        "preempt",
+        "elastic",
+        "ddp",
+        "two_roles",
+        "sweep_lr",
+        "sweep_optuna",
+    }
     assert {path.stem for path in RECIPES.glob("*.yaml")} == tested
 
 
@@ -119,3 +132,33 @@ def test_ddp_reaches_its_accuracy_although_a_rank_is_killed(launch: Launcher, tm
     assert run.result["results"]["0"]["accuracy"] >= 0.95
     resumed = [line for line in run.stdout.splitlines() if "resum" in line.lower()]
     assert resumed, "the second round goes on from the first one's checkpoint"
+
+
+def test_sweep_lr_finds_the_best_and_stops_the_worst(launch: Launcher) -> None:
+    run = launch("-m", "recipe=sweep_lr", "sweep.jobs=2")
+    assert run.wait(120) == 0, run.stderr
+    sweep = read(run.directory / "sweeps" / "sweep_lr")
+    assert len(sweep.jobs) == 8
+    assert sweep.best is not None
+    assert sweep.best.params["worker.flags.lr"] in (0.2, 0.3, 0.5, 0.9)
+    pruned = {job.params["worker.flags.lr"] for job in sweep.jobs if job.state is JobState.PRUNED}
+    assert 1.2 in pruned
+    assert pruned <= {0.01, 0.03, 0.1, 1.2}
+
+
+def test_sweep_optuna_finds_the_best_and_goes_on_where_it_was(launch: Launcher) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    run = launch("-m", "recipe=sweep_optuna")
+    assert run.wait(120) == 0, run.stderr
+    first = read(run.directory / "sweeps" / "sweep_optuna")
+    assert len(first.jobs) == 20
+    again = launch(
+        "-m", "recipe=sweep_optuna", "hydra.sweeper.n_trials=24", f"hydra.sweep.dir={run.directory}/sweeps/sweep_optuna"
+    )
+    assert again.wait(120) == 0, again.stderr
+    sweep = read(run.directory / "sweeps" / "sweep_optuna")
+    assert sweep.jobs[:20] == first.jobs, "they were not run again"
+    assert len(sweep.jobs) == 24
+    assert sweep.best is not None
+    assert sweep.best.value is not None
+    assert sweep.best.value < 2

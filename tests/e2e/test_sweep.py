@@ -270,8 +270,85 @@ def test_a_job_that_reports_no_value_has_failed_where_one_is_looked_for(sweep: L
     assert run.job(1).message == "it reported no number as 'loss'"
 
 
+def test_a_job_that_others_do_better_than_is_stopped_early_and_counts_as_done(sweep: Launcher, tmp_path: Path) -> None:
+    worker = script(
+        tmp_path,
+        "import os, time",
+        "from orchestrator.worker import report",
+        "x = float(os.environ['X'])",
+        "report(step=1, loss=x)",
+        "if x > 3: time.sleep(600)",
+    )
+    words = ["sweep.jobs=1", "sweep.objective=loss", "sweep.prune=halving", "worker.env.X=1,2,3,4,5,0.5", *worker]
+    run = sweep(tmp_path, words)
+    assert run.finish() == 0, run.stderr
+    pruned = JobState.PRUNED
+    assert run.states() == {1: DONE, 2: DONE, 3: DONE, 4: pruned, 5: pruned, 0.5: DONE}
+    assert [job.value for job in run.sweep.jobs] == [1, 2, 3, 4, 5, 0.5]
+    assert run.job(4).curve == ((1, 4.0),)
+    assert "at step 1" in run.job(4).message
+    journal = Path(run.job(4).dir, "events.jsonl").read_text()
+    assert '"job_pruned"' in journal
+    again = sweep(tmp_path, [*words[:3], "worker.env.X=1,2,3,4,5,0.5,6", *worker])
+    assert again.finish() == 0, again.stderr
+    assert [job.attempts for job in again.sweep.jobs] == [1] * 7
+    assert again.job(6).state is pruned, "what others did in an earlier sweep counts"
+
+
+def test_what_is_reported_is_seen_while_a_job_runs(sweep: Launcher, tmp_path: Path) -> None:
+    worker = script(
+        tmp_path,
+        "import os, time",
+        "from orchestrator.worker import report",
+        "for step in range(1000):",
+        "    report(step=step, loss=1 / (step + 1))",
+        "    if os.path.exists('go'): break",
+        "    time.sleep(0.01)",
+    )
+    run = sweep(tmp_path, ["sweep.objective=loss", "worker.env.X=1,2", *worker])
+    run.await_state(1, JobState.RUNNING)
+    until(lambda: len(run.job(1).curve) > 3, "its curve grows")
+    (tmp_path / "go").touch()
+    assert run.finish() == 0
+    job = run.job(1)
+    assert job.value == job.curve[-1][1] == min(value for _, value in job.curve)
+
+
 def test_hydras_own_launcher_runs_our_jobs_one_by_one(sweep: Launcher, tmp_path: Path) -> None:
     worker = script(tmp_path, *LOSS, "raise SystemExit(x == 2)")
     run = sweep(tmp_path, ["hydra/launcher=basic", "worker.env.X=1,2,3", *worker])
     assert run.finish() == 1
     assert run.states() == {1: DONE, 2: FAILED, 3: DONE}
+
+
+def test_optuna_looks_for_the_best_and_repeats_itself_when_it_goes_on(sweep: Launcher, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    worker = script(tmp_path, *LOSS, "open('ran', 'a').write('.')", "raise SystemExit(x > 9)")
+    words = ["hydra/sweeper=optuna", "sweep.objective=loss", "sweep.jobs=2", "worker.env.X=interval(0, 10)", *worker]
+    first = sweep(tmp_path, ["hydra.sweeper.n_trials=6", *words])
+    assert first.finish() in (0, 1)
+    assert len((tmp_path / "ran").read_text()) == 6
+    failed, keys = first.sweep.count(FAILED), [job.key for job in first.sweep.jobs]
+    whole = sweep(tmp_path, ["hydra.sweeper.n_trials=24", *words])
+    assert whole.finish() in (0, 1), whole.stderr
+    assert [job.key for job in whole.sweep.jobs][:6] == keys
+    assert len((tmp_path / "ran").read_text()) == 24 + failed, "what was done answers at once"
+    best = whole.sweep.best
+    assert best is not None
+    assert best.value is not None
+    assert best.value < 0.5
+    assert f"best_value: {best.value}" in (whole.sweep_dir / "optimization_results.yaml").read_text()
+    worst = sweep(tmp_path, ["hydra.sweeper.n_trials=4", "sweep.direction=maximize", *words])
+    assert worst.finish() in (0, 1)
+    assert worst.sweep.best is not None
+    assert worst.sweep.best.value == max(job.value or 0 for job in worst.sweep.jobs if job.state is DONE)
+
+
+def test_a_sweeper_that_looks_for_something_must_know_for_what(sweep: Launcher, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    run = sweep(tmp_path, ["hydra/sweeper=optuna", "worker.env.X=interval(0, 10)", "--", "true"])
+    assert run.finish() == 2
+    assert run.stderr.startswith("error: sweep.objective: is needed to look for the best; name what workers report")
+    run = sweep(tmp_path, ["sweep.prune=halving", "worker.env.X=1,2", "--", "true"])
+    assert run.finish() == 2
+    assert run.stderr.startswith("error: sweep.objective: is needed to stop the worst; name what workers report")
