@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,13 @@ async def said_by(path: Path, pieces: list[bytes]) -> Reply:
             link.drop()
 
 
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    """Of a socket, which a server of asyncio leaves where it was."""
+    yield tmp_path / "s"
+    (tmp_path / "s").unlink()
+
+
 @pytest.mark.parametrize(
     ("answer", "reply"),
     [
@@ -49,11 +56,11 @@ async def said_by(path: Path, pieces: list[bytes]) -> Reply:
     ],
 )
 @pytest.mark.parametrize("size", [1, 7, 1 << 20], ids=["bytes", "sevens", "whole"])
-def test_replies_may_come_in_any_pieces(tmp_path: Path, answer: bytes, reply: Reply, size: int) -> None:
+def test_replies_may_come_in_any_pieces(path: Path, answer: bytes, reply: Reply, size: int) -> None:
     if size == 1 and len(answer) > LINE_LIMIT:
         size = 4093
     pieces = [answer[at : at + size] for at in range(0, len(answer), size)]
-    assert asyncio.run(said_by(tmp_path / "s", pieces)) == reply
+    assert asyncio.run(said_by(path, pieces)) == reply
 
 
 @pytest.mark.parametrize(
@@ -68,10 +75,10 @@ def test_replies_may_come_in_any_pieces(tmp_path: Path, answer: bytes, reply: Re
     ],
 )
 def test_what_is_no_reply_is_an_error_that_says_so(
-    tmp_path: Path, answer: bytes, error: type[Exception], says: str
+    path: Path, answer: bytes, error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error, match=says):
-        asyncio.run(said_by(tmp_path / "s", [answer]))
+        asyncio.run(said_by(path, [answer]))
 
 
 def test_a_dropped_connection_ends_a_command_that_waits(server: Server) -> None:
