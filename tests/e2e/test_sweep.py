@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -169,11 +168,7 @@ def test_the_guard_killed_with_it_leaves_ghosts_that_the_second_one_lays(sweep: 
     run = sweep(tmp_path, ["worker.env.X=1,2", "sweep.jobs=1", *worker])
     until((tmp_path / "child").exists, "it has a child")
     child = int((tmp_path / "child").read_text())
-    for pid in (run.process.pid, run.guard_pid()):
-        os.kill(pid, signal.SIGSTOP)
-    for pid in (run.guard_pid(), run.process.pid):
-        os.kill(pid, signal.SIGKILL)
-    run.process.wait(10)
+    run.kill_with_guard()
     assert alive(child)
     (tmp_path / "go").touch()
     again = sweep(tmp_path, ["worker.env.X=1,2", "sweep.jobs=1", *worker])
