@@ -71,7 +71,8 @@ class ElsewhereRun:
             self.halted, self.exit_code = f"stopped by {signal.Signals(end.signum).name}", 128 + end.signum
             why = f"{self.halted}; where it was handed to, it may still run"
         except Exception as error:  # noqa: BLE001 - any launcher's way to say that it lost a job
-            why = f"{type(error).__name__}: {error}"
+            self.halted = "the launcher has given up"  # and of those that it did not wait for, some may still run
+            why = f"{self.halted}: {type(error).__name__}: {error}"
         for planned, one in zip(jobs, returned, strict=True):
             self._end(self._book[planned.key], _why(one) or why)
 

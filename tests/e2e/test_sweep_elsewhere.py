@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from orchestrator.core.sweep import JobState
-from tests.e2e.harness import until
+from tests.e2e.harness import external_server, until
 from tests.e2e.slurm import MISSING, NEEDS, slurm
 from tests.e2e.sweeps import LOSS, SweepLaunch, script
 
 pytest.importorskip("submitit", reason="needs the extra [slurm]")
 
 DONE, FAILED, CANCELLED = JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED
+SLURM = ("hydra/launcher=submitit_slurm", "sweep.objective=loss")
 LOCAL = ("hydra/launcher=submitit_local", "sweep.objective=loss")
 WHERE = (*LOSS, "report(where=os.environ['SUBMITIT_EXECUTOR'], run=os.environ['ORCHESTRATOR_RUN_ID'])")
 
@@ -58,6 +59,7 @@ def test_jobs_run_elsewhere_and_only_what_failed_is_run_again(start: Start, tmp_
     assert reported(first, 1)["where"] == "local"
     assert len({reported(first, x)["run"] for x in (1, 2, 3)}) == 3
     assert Path(first.job(1).dir) == first.sweep_dir / first.job(1).key
+    assert {"sweep.csv", "sweep.html", "sweep.json"} <= {path.name for path in first.sweep_dir.iterdir()}
     assert stat.S_IMODE((first.sweep_dir / ".submitit").stat().st_mode) == 0o700, "it holds whole jobs"
     (tmp_path / "mended").touch()
     again = start(tmp_path, words)
@@ -98,23 +100,29 @@ def test_an_interrupted_sweep_takes_up_what_was_done_meanwhile(start: Start, tmp
     assert [(job.state, job.attempts, job.value) for job in again.sweep.jobs] == [(DONE, 1, 4.0)]
 
 
-def test_a_job_that_its_launcher_has_lost_is_a_failed_one(start: Start, tmp_path: Path) -> None:
+def test_a_launcher_that_gives_up_ends_the_sweep(start: Start, tmp_path: Path) -> None:
     words = ["hydra.launcher.submitit_folder=/proc/nowhere", "worker.env.X=1,2"]
     run = start(tmp_path, [*LOCAL, *words, *script(tmp_path, *LOSS)])
     assert run.finish() == 1
-    assert run.states() == {1: FAILED, 2: FAILED}
+    assert run.states() == {1: CANCELLED, 2: CANCELLED}, "nobody knows whether they run"
+    assert run.job(1).message.startswith("the launcher has given up: ")
     assert "/proc/nowhere" in run.job(1).message
 
 
 @pytest.mark.skipif(bool(MISSING) or os.geteuid() != 0, reason=NEEDS)
 def test_jobs_run_on_slurm(start: Start, tmp_path: Path) -> None:
     worker = script(tmp_path, *WHERE, "if x == 2: raise SystemExit(5)")
-    words = ["hydra/launcher=submitit_slurm", "sweep.objective=loss", "worker.env.X=1,2,3", *worker]
-    with slurm() as env:
-        run = start(tmp_path, words, env)
+    many = ["hydra.launcher.tasks_per_node=2", "hydra.launcher.cpus_per_task=1", "nodes=2", "worker.env.X=range(7,8)"]
+    with slurm() as env, external_server() as server:
+        run = start(tmp_path, [*SLURM, "worker.env.X=1,2,3", *worker], env)
         assert run.finish() == 1
+        wide = start(tmp_path / "wide", [*SLURM, *many, f"rendezvous.url={server.url}", *worker], env)
+        assert wide.finish() == 0, "two agents are one job"
     assert run.states() == {1: DONE, 2: FAILED, 3: DONE}
     assert [job.value for job in run.sweep.jobs if job.state is DONE] == [4.0, 0.0]
     assert reported(run, 1)["where"] == "slurm"
     assert all(reported(run, x)["run"].endswith(".0") for x in (1, 3)), "JOBID.STEPID"
     assert "exit code 5" in run.job(2).message
+    assert wide.job(7).value == 16.0
+    (other,) = Path(wide.job(7).dir).glob("1/result.json")
+    assert len(json.loads(other.read_text())["results"]) == 1
