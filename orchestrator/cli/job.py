@@ -169,8 +169,8 @@ def _settle(data: dict[str, Any], line: Line) -> dict[str, str]:
     if isinstance(server, dict) and server.get("url") is not None and "rendezvous" not in chosen:
         if server.get("kind") == "embedded":
             server["kind"] = "redis"
-        if server.get("listen") is None:
-            server.pop("listen", None)
+        for name in [name for name in ("listen", "password") if server.get(name) is None]:
+            server.pop(name, None)  # embedded's own, which nobody has given
     health = data.get("health")
     if isinstance(health, dict) and health.get("kind") == "disabled" and "health" not in chosen:
         health["kind"] = "http" if len(health) > 1 or _asked_by_roles(data) else "disabled"

@@ -137,3 +137,9 @@ def test_the_machine_of_any_job_is_sound(commands: Commands, words: list[str]) -
 
     job = planner.checked([*words, "--", "true"])
     assert [verify(planner.machine(job, group)) for group in job.spec.groups] == [[]]
+
+
+def test_a_url_alone_chooses_redis_and_leaves_nothing_to_be_noted(commands: Commands) -> None:
+    assert plan(commands, "rendezvous.url=redis://h", "--", "true")["notes"] == []
+    noted = plan(commands, "rendezvous.url=redis://h", "rendezvous.password=x", "--", "true")["notes"]
+    assert [note.partition(":")[0] for note in noted] == ["rendezvous.password"]
