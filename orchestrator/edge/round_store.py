@@ -29,6 +29,7 @@ class RoundStore:
         self._log = log
         self._port: ReservedPort | None = None
         self._helper: Helper | None = None
+        self._pidfd = -1  # of its process: whoever reaps everything may do so before us
         self._loop: asyncio.AbstractEventLoop | None = None
         self._heard = b""
 
@@ -63,6 +64,7 @@ class RoundStore:
             return
         try:
             helper = self._helper = launch(_MAIN)
+            self._pidfd = os.pidfd_open(helper.pid)
             socket.send_fds(helper.sock, [b"!"], [port.socket.fileno()])
         except OSError as problem:
             self._log("store_trouble", reason=f"it could not be started: {problem.strerror}")
@@ -102,6 +104,16 @@ class RoundStore:
             self._loop.remove_reader(helper.sock)
         helper.sock.close()
         self._helper, self._heard = None, b""
-        os.kill(helper.pid, signal.SIGKILL)  # it is ours until it is reaped, so nobody else has this pid
-        code = os.waitstatus_to_exitcode(os.waitpid(helper.pid, 0)[1])
-        return f"signal {-code}" if code < 0 else f"exit code {code}"
+        if self._pidfd < 0:
+            return "unknown"
+        try:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        except (ProcessLookupError, ChildProcessError):
+            ended = None
+        finally:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        if ended is None:
+            return "unknown"
+        return f"{'exit code' if ended.si_code == os.CLD_EXITED else 'signal'} {ended.si_status}"

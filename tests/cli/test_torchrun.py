@@ -27,7 +27,7 @@ from orchestrator.cli.torchrun.options import all_options, destination, parse
 from orchestrator.cli.torchrun.settings import compiled
 from orchestrator.core.ranks import fill_in, places, worker_env
 from orchestrator.core.rendezvous import Seat
-from orchestrator.core.specs import JobSpec, Macros, RendezvousKind, Show
+from orchestrator.core.specs import JobSpec, Macros, RendezvousKind, Show, StoreKind
 from orchestrator.errors import ConfigError
 
 NOBODY_ELSE = {"PATH": os.environ["PATH"]}
@@ -159,6 +159,20 @@ def test_what_is_run(words: list[str], cmd: tuple[str, ...]) -> None:
 
 def test_another_interpreter_is_used_if_it_is_named() -> None:
     assert job("x.py", env={**NOBODY_ELSE, "PYTHON_EXEC": "/bin/sh"}).groups[0].worker.cmd[0] == "/bin/sh"
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (["--standalone", "/x.py"], StoreKind.WORKER),
+        (["--rdzv-backend=c10d", "/x.py"], StoreKind.WORKER),
+        (["/x.py"], StoreKind.AGENT),  # the static backend does not look at it
+    ],
+)
+def test_who_hosts_the_workers_store_is_as_torchs_variable_has_it(words: list[str], kind: StoreKind) -> None:
+    unshared = {**NOBODY_ELSE, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    assert job(*words).groups[0].worker.store is StoreKind.AGENT
+    assert job(*words, env=unshared).groups[0].worker.store is kind
 
 
 SEAT = Seat(

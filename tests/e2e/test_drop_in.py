@@ -316,6 +316,7 @@ SAME = {
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME"),
     *("LOCAL_WORLD_SIZE", "WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"),
     *("TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_RUN_ID"),
+    "TORCHELASTIC_USE_AGENT_STORE",
     *("OMP_NUM_THREADS", "TORCH_NCCL_ASYNC_ERROR_HANDLING", "CUDA_VISIBLE_DEVICES"),
 }
 """What both set, to the same value."""
@@ -323,7 +324,6 @@ DIFFER = {
     "MASTER_ADDR": "an address that was really used here, a name of the host there",
     "MASTER_PORT": "any free one on both sides",
     "TORCHELASTIC_ERROR_FILE": "in each launcher's own directory",
-    "TORCHELASTIC_USE_AGENT_STORE": "whether the launcher hosts the workers' store",
 }
 """What both set, and why the values are not equal."""
 OURS_ONLY = ("ORCHESTRATOR_", "PYTHONUNBUFFERED")  # the latter is torchrun's -u, for any command

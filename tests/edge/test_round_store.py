@@ -229,3 +229,19 @@ async def test_a_store_that_is_paused_is_ended_all_the_same() -> None:
         os.kill(pid, signal.SIGSTOP)
         one.store.close()
         assert not is_alive(pid)
+
+
+@asynchronous
+async def test_a_store_that_somebody_else_has_reaped_is_gone_all_the_same() -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
+    try:
+        async with agent() as one:
+            port = one.store.offer("127.0.0.1")
+            one.store.open(FIRST)
+            await answered(port)
+            os.kill((await one.told("store_opened"))["pid"], signal.SIGKILL)
+            reason = (await one.told("store_trouble"))["reason"]
+            assert reason == "its process has ended unasked (unknown): what it held is lost"
+            one.store.offer("127.0.0.1")
+    finally:
+        signal.signal(signal.SIGCHLD, before)

@@ -26,6 +26,7 @@ _WITHOUT_EFFECT = {
     "event_log_handler": "all events are in events.jsonl",
 }
 _NUMA = {"node": "numa", "exclusive": "spread"}
+_UNSHARED = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"  # the worker of rank 0 is to host the store
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -42,6 +43,8 @@ def compiled(given: Given, environ: Mapping[str, str], hosting: Hosting) -> Comp
     to.set("worker.nproc", _nproc(values.nproc_per_node, to), said.get("nproc_per_node", "torchrun's default"))
     if values.virtual_local_rank:
         to.set("worker.virtual_local_rank", True, said["virtual_local_rank"])
+    if environ.get(_UNSHARED) == "1" and (values.standalone or values.rdzv_backend != "static"):
+        to.set("worker.store", "worker", _UNSHARED)
     _numa(values.numa_binding, said, to)
     if values.local_addr is not None:
         to.set("node.addr", values.local_addr, said["local_addr"])
