@@ -8,6 +8,7 @@ Spawning is compared with a bare vfork loop (posix_spawn) of the same program, t
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from orchestrator.edge.console import Console
-from orchestrator.edge.guard.client import Exited, GuardClient, GuardEvent, Spawned, become_subreaper
+from orchestrator.edge.guard.client import Exited, GuardClient, GuardEvent, Spawned, ZygoteFailed, become_subreaper
 from orchestrator.edge.guard.launch import launch
 from orchestrator.edge.tail import Tailer
 from tests.bench.paired import await_all, environment, median, ours
@@ -40,6 +41,7 @@ class Guarded:
 
     def __init__(self) -> None:
         self.events: list[tuple[float, GuardEvent]] = []
+        self.handles = itertools.count(1)
         self._loop = asyncio.new_event_loop()
         self._news = asyncio.Event()
         process = launch()
@@ -89,9 +91,9 @@ def guard_spawn_s(number: int, directory: Path | None) -> float:
 
 
 def vfork_s(number: int) -> float:
-    """The same program, by nothing but vfork and exec."""
+    """The same program, by nothing but vfork and exec; in sessions of their own, which schedulers tell apart."""
     began = time.perf_counter()
-    pids = [os.posix_spawn(PROGRAM[0], PROGRAM, os.environ) for _ in range(number)]
+    pids = [os.posix_spawn(PROGRAM[0], PROGRAM, os.environ, setsid=True) for _ in range(number)]
     took = time.perf_counter() - began
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
@@ -115,6 +117,82 @@ def spawn(times: int) -> dict[str, object]:
         "ours_with_log_files_s": median(logged),
         "goal": "ratio <= 1.5",
     }
+
+
+# What a user waits for: that the script's first line after its imports runs, in the last of the workers.
+FIRST_LINE = "import os, time\nimport {module}\nopen(os.environ['OUT'], 'w').write(f'{{time.perf_counter()}} ')\n"
+IMPORTS = {"nothing": ("time", 64), "torch": ("torch", 8)}
+
+
+class Scripted:
+    """A script that imports a module and says when it has; and so many workers of it."""
+
+    def __init__(self, directory: Path, module: str, number: int) -> None:
+        self.script = directory / "script.py"
+        self.script.write_text(FIRST_LINE.format(module=module))
+        self.argv = [sys.executable, str(self.script)]
+        self.env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.outs = [directory / str(count) for count in range(number)]
+
+    def last_s(self, start: Callable[[dict[str, str]], object], await_ends: Callable[[], object]) -> float:
+        """Seconds from the first start until the last worker is there."""
+        began = time.perf_counter()
+        for out in self.outs:
+            start({**self.env, "OUT": str(out)})
+        await_ends()
+        return max(float(out.read_text()) for out in self.outs) - began
+
+    def bare_s(self) -> float:
+        """By nothing but vfork and exec."""
+        pids: list[int] = []
+        return self.last_s(
+            lambda env: pids.append(os.posix_spawn(self.argv[0], self.argv, env, setsid=True)),
+            lambda: [os.waitpid(pid, 0) for pid in pids],
+        )
+
+    def guarded_s(self, guarded: Guarded, zygote: int | None) -> float:
+        """By a guard, from a zygote if one is named."""
+        ended = guarded.count(Exited) + len(self.outs)
+        return self.last_s(
+            lambda env: guarded.client.spawn(next(guarded.handles), self.argv, env, zygote=zygote),
+            lambda: guarded.run(lambda: guarded.count(Exited) == ended),
+        )
+
+
+def first_line(times: int) -> dict[str, object]:
+    """Workers that import, from a bare loop, by exec and from a zygote, whose own start is told apart."""
+    found: dict[str, object] = {}
+    for name, (module, number) in IMPORTS.items():
+        bare, plain, opening, warm = [], [], [], []
+        with tempfile.TemporaryDirectory() as where:
+            scripted = Scripted(Path(where), module, number)
+            for _ in range(times):
+                bare.append(scripted.bare_s())
+                guarded = Guarded()
+                guarded.client.spawn(next(guarded.handles), ["/bin/true"], os.environ)  # its interpreter has started
+                guarded.run(lambda guarded=guarded: guarded.count(Exited) == 1)  # type: ignore[misc]
+                plain.append(scripted.guarded_s(guarded, None))
+                mother, began = next(guarded.handles), time.perf_counter()
+                runs = [str(scripted.script)]
+                guarded.client.zygote(mother, scripted.argv[:1], scripted.env, runs=runs, preload=[module])
+                guarded.client.spawn(
+                    next(guarded.handles), scripted.argv, {**scripted.env, "OUT": "/dev/null"}, zygote=mother
+                )
+                ended = guarded.count(Exited) + 1
+                guarded.run(lambda guarded=guarded, ended=ended: guarded.count(Exited) == ended)  # type: ignore[misc]
+                opening.append(time.perf_counter() - began)
+                warm.append(scripted.guarded_s(guarded, mother))
+                if guarded.count(ZygoteFailed):
+                    raise SystemExit("there was no zygote")
+                guarded.end()
+        found[name] = {
+            "workers": number,
+            "bare_loop_s": median(bare),
+            "exec_s": median(plain),
+            "zygote_s": median(warm),
+            "first_of_a_zygote_s": median(opening),
+        }
+    return found
 
 
 def exit_detection(times: int) -> dict[str, object]:
@@ -321,6 +399,7 @@ def watchdog(times: int) -> dict[str, object]:
 
 PARTS: dict[str, Callable[[int], dict[str, object]]] = {
     "spawn_256": spawn,
+    "first_line": first_line,
     "start_256": start_256,
     "exit_detection": exit_detection,
     "restart_64": restart,

@@ -49,7 +49,7 @@ class SpawnError(Exception):
 class Program:
     """What to run. ``env`` is complete; paths of None are inherited from the guard, as is the umask.
 
-    ``stdin`` is a descriptor of the guard's; None is /dev/null.
+    ``stdin`` is a descriptor of the guard's; None is its own stdin, which is /dev/null.
     """
 
     __slots__ = ("argv", "cpus", "cwd", "env", "limits", "stderr", "stdin", "stdout", "umask")
@@ -143,7 +143,7 @@ def with_spare(make: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
     """Descriptors such as a pipe's, while there are so many that some are left for killing."""
     spare: list[int] = []
     try:
-        spare += (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(_SPARE))
+        spare += (os.dup(0) for _ in range(_SPARE))
         return make()
     finally:
         for fd in spare:
@@ -209,13 +209,10 @@ def prepare(program: Program, guard: int, cgroup: str | None) -> None:
             os.write(fd, b"0")
             os.close(fd)
         step = "open_stdin"
-        put(os.open(os.devnull, os.O_RDONLY) if program.stdin is None else program.stdin, 0)
-        step = "open_stdout"
-        if program.stdout is not None:
-            put(os.open(program.stdout, _LOG_FLAGS, 0o666), 1)
-        step = "open_stderr"
-        if program.stderr is not None:
-            put(os.open(program.stderr, _LOG_FLAGS, 0o666), 2)
+        if program.stdin is not None:
+            put(program.stdin, 0)
+        _log("open_stdout", program.stdout, 1)
+        _log("open_stderr", program.stderr, 2)
         step = "umask"  # after the logs were opened: theirs is the launcher's
         if program.umask is not None:
             os.umask(program.umask)
@@ -234,7 +231,19 @@ def prepare(program: Program, guard: int, cgroup: str | None) -> None:
         unblock_signals()
     except OSError as problem:
         raise SpawnError(step, problem.errno or 0) from None
-    except (ValueError, TypeError):  # a NUL in a path
+    except SpawnError:
+        raise
+    except Exception:  # a NUL in a path, say
+        raise SpawnError(step, EINVAL) from None
+
+
+def _log(step: str, path: str | None, number: int) -> None:
+    try:
+        if path is not None:
+            put(os.open(path, _LOG_FLAGS, 0o666), number)
+    except OSError as problem:
+        raise SpawnError(step, problem.errno or 0) from None
+    except ValueError:  # a NUL in the path
         raise SpawnError(step, EINVAL) from None
 
 
