@@ -4,6 +4,7 @@ The map of the house; arrows of import go cli → config, edge, core; config →
 
     errors   whose fault it is, and the exit code
     worker   what a worker script may import
+    entrypoint   what runs a function as a worker
     cli/     the commands: composes YAML with Hydra, owns the terminal and the signals
     config/  checks what was composed, and compiles it into specs and a machine's table
     core/    decides: the table, the machine, restarts, ranks; pure, without I/O
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from orchestrator.cli.torchrun.launching import LaunchConfig, launch
     from orchestrator.core.result import RunResult
     from orchestrator.core.specs import JobSpec, WorkerSpec
     from orchestrator.core.words import WorkerState
@@ -29,12 +31,14 @@ _PUBLIC = {
     "ConfigError": "orchestrator.errors",
     "HealthCheckServer": "orchestrator.edge.health",
     "JobSpec": "orchestrator.core.specs",
+    "LaunchConfig": "orchestrator.cli.torchrun.launching",
     "OrchestratorError": "orchestrator.errors",
     "Program": "orchestrator.edge.backend",
     "RunResult": "orchestrator.core.result",
     "WorkerBackend": "orchestrator.edge.backend",
     "WorkerSpec": "orchestrator.core.specs",
     "WorkerState": "orchestrator.core.words",
+    "launch": "orchestrator.cli.torchrun.launching",
 }
 
 __all__ = [
@@ -42,12 +46,14 @@ __all__ = [
     "ConfigError",
     "HealthCheckServer",
     "JobSpec",
+    "LaunchConfig",
     "OrchestratorError",
     "Program",
     "RunResult",
     "WorkerBackend",
     "WorkerSpec",
     "WorkerState",
+    "launch",
 ]
 
 

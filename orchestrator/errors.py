@@ -2,6 +2,7 @@
 
 OrchestratorError            an exit code, and a message of path + fact + remedy
 ├── ConfigError        2     the configuration; nothing was started
+├── WorkersFailed      1     workers failed or were stopped; what `orchestrator.launch` raises
 ├── RendezvousError    3     the agents could not meet, or the server is gone
 │   ├── RoundEnded           a worker's round is over; what it asks for is the next round's business
 │   └── Excluded       4     this node has been told to keep away
@@ -12,9 +13,13 @@ OrchestratorError            an exit code, and a message of path + fact + remedy
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orchestrator.core.failures import Failure
 
 
 class ExitCode(IntEnum):
@@ -62,6 +67,23 @@ class ConfigError(OrchestratorError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
+
+
+class WorkersFailed(OrchestratorError):
+    """Workers have failed, or were stopped. ``failures``: each rank's first one, the root cause first."""
+
+    exit_code = ExitCode.WORKERS_FAILED
+
+    def __init__(self, reason: str, failures: Mapping[int, Failure]) -> None:
+        causes = [f"rank {rank}: {one.how()}" for rank, one in failures.items()][:1]
+        super().__init__("; ".join([reason, *causes]))
+        self.failures = dict(failures)
+
+    def get_first_failure(self) -> tuple[int, Failure]:
+        """The root cause, with its rank; LookupError if no worker has failed by itself."""
+        if not self.failures:
+            raise LookupError("no worker has failed")
+        return next(iter(self.failures.items()))
 
 
 class RendezvousError(OrchestratorError):

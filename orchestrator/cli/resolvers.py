@@ -21,6 +21,7 @@ from orchestrator.errors import NodeError
 
 _MOST = 1_000  # agents of one run on one host and user
 _held: list[int] = []  # descriptors of locks, kept until the process ends
+_taken: list[int] = []
 
 
 class MadeUp:
@@ -119,11 +120,17 @@ def claim_number(run_id: str) -> int:
 
 
 def take_lock(name: str) -> bool:
-    """Whether this process has got the lock of that name, of this user and host; ours until it ends."""
+    """Whether this process has got the lock of that name, of this user and host: until it ends, or `drop_locks`."""
     descriptor = _try_lock(_lock_dir() / name)
     if descriptor is not None:
-        _held.append(descriptor)
+        _taken.append(descriptor)
     return descriptor is not None
+
+
+def drop_locks() -> None:
+    """Let others have what `take_lock` took."""
+    while _taken:
+        os.close(_taken.pop())
 
 
 def _lock_dir() -> Path:

@@ -6,11 +6,14 @@ never split, joined or guessed at, except that ``cmd`` as one string is split on
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping
 
 from orchestrator.config.report import INVALID, UNRESOLVED, Mark, Report, show
+
+_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 Flag = str | bool | None | tuple[str, ...]
 
@@ -65,6 +68,39 @@ def flag_value(value: object, path: str, report: Report) -> object:
         return _argument(value, path, report)
     found = [_argument(item, f"{path}[{at}]", report) for at, item in enumerate(value) if item is not UNRESOLVED]
     return INVALID if INVALID in found else tuple(found)
+
+
+def function_name(value: object, path: str, report: Report) -> object:
+    """``package.module:function``, as a name."""
+    if isinstance(value, str) and _FUNCTION.fullmatch(value):
+        return value
+    return report.problem(path, f"{show(value)} is not a function's name", "allowed: package.module:function")
+
+
+def json_list(value: object, path: str, report: Report) -> object:
+    """A function's arguments: whatever YAML can say."""
+    if not isinstance(value, list):
+        return report.problem(path, f"{show(value)} is not a list", "write [a, b], or [] for none")
+    return INVALID if _holes(value) else tuple(value)
+
+
+def json_mapping(value: object, path: str, report: Report) -> object:
+    """A function's arguments by name."""
+    if not isinstance(value, Mapping):
+        return report.problem(path, f"{show(value)} is not a mapping", "write name: value, or {} for none")
+    return INVALID if _holes(value) else dict(value)
+
+
+def _holes(value: object) -> bool:
+    """Whether something in it was not resolved, which was said already."""
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return value is UNRESOLVED or any(_holes(item) for item in items)
+
+
+def call(name: str, args: Iterable[object], kwargs: Mapping[str, object]) -> tuple[str, ...]:
+    """The command that calls a function. Macros in its arguments are filled in as in any command."""
+    given = json.dumps([list(args), dict(kwargs)])
+    return ("__python__", "-u", "-m", "orchestrator.entrypoint", name, given)
 
 
 def flag_arguments(flags: Mapping[str, Flag], style: str) -> tuple[str, ...]:

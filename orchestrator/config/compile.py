@@ -12,7 +12,7 @@ from posixpath import normpath
 from typing import Any
 
 from orchestrator.config.checks import check
-from orchestrator.config.command import flag_arguments
+from orchestrator.config.command import call, flag_arguments
 from orchestrator.config.convert import convert
 from orchestrator.config.groups import MISSING, Role, check_success, groups_of
 from orchestrator.config.health import check_health, health_spec, preflight_policy, probes_policy
@@ -29,6 +29,7 @@ from orchestrator.config.schema import (
     RendezvousEmbedded,
     RendezvousRedis,
     StopDefault,
+    WorkerConfig,
 )
 from orchestrator.config.watchdog import check_path, watchdog_policy
 from orchestrator.core.policies import StopPolicy
@@ -132,11 +133,14 @@ def _worker(job: JobConfig, host: Host, report: Report, *, told: bool) -> Worker
     if worker.virtual_local_rank:
         check_devices(worker.env, nproc, host, report)
     affinity = shares(worker.affinity, nproc, host, report)
-    if worker.cmd is None:
-        if not told and report.clean("worker.cmd", "recipe"):  # a recipe that is not there would have said it
+    written = _written(worker, report)
+    if written is None:
+        if not told and report.clean(
+            "worker.cmd", "worker.entrypoint", "recipe"
+        ):  # a recipe that is not there would have said it
             report.problem("worker.cmd", MISSING, "say what to run: orchestrate -- python train.py")
         return None
-    cmd = resolved(worker.cmd, job.recipe.dir, host, program_only=worker.macros != Macros.OWN)
+    cmd = resolved(written, job.recipe.dir, host, program_only=worker.macros != Macros.OWN)
     if worker.backend is None and report.clean("worker.env.PATH", "worker.cwd", "worker.cmd"):
         check_program(cmd[0], worker.env, cwd, host, report)
     return WorkerSpec(
@@ -153,6 +157,18 @@ def _worker(job: JobConfig, host: Host, report: Report, *, told: bool) -> Worker
         macros=Macros(worker.macros),
         virtual_local_rank=worker.virtual_local_rank,
     )
+
+
+def _written(worker: WorkerConfig, report: Report) -> tuple[str, ...] | None:
+    """The command as it was given, or the one that calls the function."""
+    if worker.entrypoint is None:
+        for name in ("args", "kwargs"):
+            if getattr(worker, name):
+                report.problem(f"worker.{name}", "is for a function", "give worker.entrypoint=package.module:function")
+        return worker.cmd
+    if worker.cmd is not None:
+        report.problem("worker.entrypoint", "is given, and worker.cmd too", "set one of them to null")
+    return call(worker.entrypoint, worker.args, worker.kwargs)
 
 
 def _nproc(wanted: int | str, host: Host, report: Report) -> int:

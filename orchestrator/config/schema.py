@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from signal import SIGTERM, SIGUSR1, SIGUSR2
 
-from orchestrator.config.command import Flag, command, env_value, flag_value
+from orchestrator.config.command import Flag, command, env_value, flag_value, function_name, json_list, json_mapping
 from orchestrator.config.convert import Choices, choice, key, section
 from orchestrator.config.health import HealthDisabled, HealthHttp, class_name
 from orchestrator.config.needs import need
@@ -63,6 +63,9 @@ class WorkerConfig:
     """What a worker is."""
 
     cmd: tuple[str, ...] | None = key(command, default=None)
+    entrypoint: str | None = key(optional(function_name), default=None)
+    args: tuple[object, ...] = key(json_list, default=())
+    kwargs: Mapping[str, object] = key(json_mapping, default={})
     flags: Mapping[str, Flag] = key(mapping_of(flag_value), default={})
     flags_style: str = key(word("gnu", "spaced", "hydra"), default="gnu")
     start: str = key(word("exec", "zygote"), default="exec")

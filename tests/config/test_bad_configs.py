@@ -11,6 +11,9 @@ from typing import NamedTuple
 import pytest
 
 from orchestrator.cli.recipes import names
+from orchestrator.config.convert import key_names
+from orchestrator.config.report import listed
+from orchestrator.config.schema import WorkerConfig
 from orchestrator.core.affinity import ranges
 from tests.cli.invoke import Commands
 
@@ -427,6 +430,30 @@ BAD = [
         ],
     ),
     Bad(
+        "functions that are none",
+        ["r.yaml", "worker.entrypoint=train.py"],
+        "worker: {args: 3, kwargs: 4}\n",
+        [
+            "worker.entrypoint: 'train.py' is not a function's name; allowed: package.module:function [override worker.entrypoint=train.py]",
+            "worker.args: 3 is not a list; write [a, b], or [] for none [r.yaml:1]",
+            "worker.kwargs: 4 is not a mapping; write name: value, or {} for none [r.yaml:1]",
+        ],
+    ),
+    Bad(
+        "a function and a command",
+        ["worker.entrypoint=a.b:c", "worker.args=[1]", *RUN],
+        None,
+        ["worker.entrypoint: is given, and worker.cmd too; set one of them to null [override worker.entrypoint=a.b:c]"],
+    ),
+    Bad(
+        "arguments without a function",
+        ["worker.args=[1]", *RUN],
+        None,
+        [
+            "worker.args: is for a function; give worker.entrypoint=package.module:function [override worker.args=[1]]",
+        ],
+    ),
+    Bad(
         "keys that torchrun's flags mean",
         ["worker.macros=all", "worker.virtual_local_rank=0", "stop.relay=1", "rendezvous.password=a b", *RUN],
         None,
@@ -459,7 +486,7 @@ BAD = [
         ["worker=3"],
         None,
         [
-            "worker: 3 is not a mapping; known: affinity, backend, cmd, cwd, env, flags, flags_style, limits, macros, nproc, preload, start, store, umask, virtual_local_rank [override worker=3]",
+            "worker: 3 is not a mapping; known: {worker} [override worker=3]",
         ],
     ),
     Bad(
@@ -1316,4 +1343,5 @@ def test_is_told_in_full_and_nothing_is_made(
 
 def _filled(line: str, tmp_path: Path) -> str:
     line = line.replace("{tmp}", str(tmp_path)).replace("{keys}", KEYS).replace("{recipes}", ", ".join(names()))
+    line = line.replace("{worker}", listed(sorted(key_names(WorkerConfig))))
     return line.replace("{cpus}", ranges(os.sched_getaffinity(0)))
