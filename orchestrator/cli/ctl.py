@@ -1,8 +1,8 @@
 """``orchestratectl``: looks at jobs, and deals with runs.
 
-``plan`` and ``graph`` take what ``orchestrate`` takes, ``sweep`` a sweep's directory, and they start nothing:
-functions from words to a text and to JSON-ready values. The others read their own words: `shelf`, `control`, `past` and
-`doctor`. Invariant: no verb executes a command line.
+``plan``, ``graph`` and ``schema`` take what ``orchestrate`` takes, ``sweep`` a sweep's directory, and start nothing:
+they are functions from words to a text and to JSON-ready values. The others read their own words: `shelf`, `control`,
+`past` and `doctor`. Invariant: no verb executes a command line.
 """
 
 from __future__ import annotations
@@ -54,6 +54,14 @@ def _sweep(words: list[str]) -> Answer:
     return sweep_show.answer(words)
 
 
+def _schema(_words: list[str]) -> Answer:
+    """Print the JSON schema of a recipe, for editors: orchestratectl schema > job.schema.json."""
+    from orchestrator.cli.schema_text import schema  # noqa: PLC0415 - the other verbs do not need it
+
+    found = schema()
+    return json.dumps(found, indent=2, ensure_ascii=False) + "\n", found
+
+
 def _recipes(words: list[str]) -> int:
     """List recipes; show NAME: the composed job; new NAME: a starter; check FILE…: is each sound?"""
     from orchestrator.cli import shelf  # noqa: PLC0415 - imports Hydra
@@ -63,7 +71,7 @@ def _recipes(words: list[str]) -> int:
     return found.code
 
 
-VERBS: dict[str, Callable[[list[str]], Answer]] = {"plan": _plan, "graph": _graph, "sweep": _sweep}
+VERBS: dict[str, Callable[[list[str]], Answer]] = {"plan": _plan, "graph": _graph, "schema": _schema, "sweep": _sweep}
 EXPLAINED: dict[str, Callable[[list[str]], int]] = {**control.VERBS, **past.VERBS, **doctor.VERBS}
 """Those that read, and explain, their own words."""
 OWN: dict[str, Callable[[list[str]], int]] = {"recipes": _recipes, **EXPLAINED}
@@ -74,6 +82,7 @@ orchestratectl: looks at jobs, and deals with runs.
   orchestratectl VERB [--json] URL RUN_ID   a run, by the server on which it meets, and its run_id
   orchestratectl VERB [--json] [RUN_DIR]    events, logs, report: a run, by its directory; else the latest in runs/
   orchestratectl VERB [--json] DIR          sweep: the directory of a sweep
+  orchestratectl schema                     what an editor can know of a recipe; the same for all
   orchestratectl recipes [--json] [show NAME | new NAME | check FILE…]
 
 {verbs}

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 
 from orchestrator.config.report import INVALID, UNRESOLVED, Mark, Report, show
+from orchestrator.config.shape import SCALAR, any_of, shaped, written
 
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -35,6 +36,7 @@ def _argument(value: object, path: str, report: Report) -> str | Mark:
     return found if "\0" not in found else report.problem(path, "holds a NUL character", "remove it")
 
 
+@shaped(any_of({"type": "string"}, {"type": "array", "items": written(SCALAR)}, {"type": "null"}))
 def command(value: object, path: str, report: Report) -> object:
     """An argv: a list, or one string that is split as a shell splits it. Null and nothing are None."""
     if isinstance(value, str):
@@ -52,6 +54,7 @@ def command(value: object, path: str, report: Report) -> object:
     return tuple(found) if found and found[0] else report.problem(path, "begins with an empty word", "name a program")
 
 
+@shaped({"type": ["string", "number", "boolean", "null"]})
 def env_value(value: object, path: str, report: Report) -> object:
     """An environment variable's value; null unsets it."""
     name = path.rpartition("worker.env.")[2]
@@ -60,6 +63,7 @@ def env_value(value: object, path: str, report: Report) -> object:
     return None if value is None else _argument(value, path, report)
 
 
+@shaped(any_of({"type": ["string", "number", "boolean", "null"]}, {"type": "array", "items": written(SCALAR)}))
 def flag_value(value: object, path: str, report: Report) -> object:
     """A flag's value: single, several, true for a bare flag, false or null for none."""
     if value is None or isinstance(value, bool):
@@ -70,6 +74,7 @@ def flag_value(value: object, path: str, report: Report) -> object:
     return INVALID if INVALID in found else tuple(found)
 
 
+@shaped({"type": "string", "pattern": r"^[^\s:]+:[^\s:]+$"})
 def function_name(value: object, path: str, report: Report) -> object:
     """``package.module:function``, as a name."""
     if isinstance(value, str) and _FUNCTION.fullmatch(value):
@@ -77,6 +82,7 @@ def function_name(value: object, path: str, report: Report) -> object:
     return report.problem(path, f"{show(value)} is not a function's name", "allowed: package.module:function")
 
 
+@shaped({"type": "array"})
 def json_list(value: object, path: str, report: Report) -> object:
     """A function's arguments: whatever YAML can say."""
     if not isinstance(value, list):
@@ -84,6 +90,7 @@ def json_list(value: object, path: str, report: Report) -> object:
     return INVALID if _holes(value) else tuple(value)
 
 
+@shaped({"type": "object"})
 def json_mapping(value: object, path: str, report: Report) -> object:
     """A function's arguments by name."""
     if not isinstance(value, Mapping):

@@ -27,14 +27,20 @@ def key(read: Reader, default: T) -> T:
 
 def section(cls: type[T]) -> T:
     """A field that holds a mapping with the keys of ``cls``."""
-    return field(default_factory=cls, metadata={"read": lambda value, path, report: convert(cls, value, path, report)})
+    return field(
+        default_factory=cls,
+        metadata={"read": lambda value, path, report: convert(cls, value, path, report), "section": cls},
+    )
 
 
 def choice(choices: Mapping[str, type[T]], default: str) -> T:
     """A field that holds one of several dataclasses, named by ``kind``; a bare word equals ``{kind: word}``."""
     return field(
         default_factory=choices[default],
-        metadata={"read": lambda value, path, report: _chosen(choices, default, value, path, report)},
+        metadata={
+            "read": lambda value, path, report: _chosen(choices, default, value, path, report),
+            "choices": choices,
+        },
     )
 
 

@@ -18,6 +18,7 @@ from orchestrator.config.convert import convert, key, section
 from orchestrator.config.probes import probe
 from orchestrator.config.readers import number, optional, text, whole
 from orchestrator.config.report import UNRESOLVED, Report, join, show
+from orchestrator.config.shape import any_of, object_of, shaped
 from orchestrator.core.health import Check, CheckKind, PreflightPolicy, ProbeSpec, ProbesPolicy
 from orchestrator.core.specs import UNIX, HealthSpec
 
@@ -27,6 +28,7 @@ _CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _HOST = re.compile(r"[A-Za-z0-9._:%-]{1,253}")
 
 
+@shaped({"type": "string", "pattern": r"^[^\s:]+:[^\s:]+$"})
 def class_name(value: object, path: str, report: Report) -> object:
     """``package.module:Class``, as a name."""
     if isinstance(value, str) and _CLASS.fullmatch(value):
@@ -34,6 +36,7 @@ def class_name(value: object, path: str, report: Report) -> object:
     return report.problem(path, f"{show(value)} is not a class's name", "allowed: package.module:Class")
 
 
+@shaped({"type": "string", "pattern": rf"^({_HOST.pattern}|{UNIX}.+)$"})
 def listen_host(value: object, path: str, report: Report) -> object:
     """A name or an address to listen on, or ``unix:PATH``."""
     if isinstance(value, str) and value.startswith(UNIX):
@@ -52,6 +55,7 @@ def _socket_path(value: str, path: str, report: Report) -> object:
     return value
 
 
+@shaped(any_of({"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[!-~]+$"}))
 def bearer(value: object, path: str, report: Report) -> object:
     """What a client can send in a header. It is not quoted here: it is a secret."""
     if isinstance(value, str | int) and not isinstance(value, bool) and re.fullmatch(r"[!-~]+", str(value)):
@@ -90,6 +94,7 @@ class CheckConfig:
     timeout_s: float = key(number(0.1, what="seconds"), default=30.0)
 
 
+@shaped(lambda: {"type": "array", "items": object_of(CheckConfig)})
 def preflight(value: object, path: str, report: Report) -> object:
     """The list of checks. Keeps what can be read, so that one bad line does not hide another."""
     if not isinstance(value, list):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from orchestrator.config.report import Report, show
+from orchestrator.config.shape import shaped
 
 _VERSION = r"\s*(?:===?|[<>!~]=|[<>])\s*[\w.*+!-]+\s*"
 _PYTHON = re.compile(rf"([A-Za-z_](?:[\w.-]*\w)?)({_VERSION}(?:,{_VERSION})*)?", re.ASCII)
@@ -55,6 +56,7 @@ def parse_need(text: str) -> RecipeNeed | None:
     return RecipeNeed(NeedKind.PYTHON, found[1], re.sub(r"\s", "", found[2] or "")) if found else None
 
 
+@shaped({"type": "string"})
 def need(value: object, path: str, report: Report) -> object:
     """A need, as its text."""
     if isinstance(value, str) and parse_need(value) is not None:

@@ -8,11 +8,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from orchestrator.config.report import INVALID, UNRESOLVED, Report, join, listed, nearest, show
+from orchestrator.config.shape import Shape, any_of, shaped, written
 from orchestrator.core.specs import Show
 
 STREAMS = ("stdout", "stderr")
 
 
+_SHOWN = written({"enum": [*map(str, Show)]})
+_STREAMS: Shape = {"type": "object", "additionalProperties": False}
+
+
+@shaped(
+    {
+        "type": "object",
+        "propertyNames": {"pattern": "^(all|[0-9]+)$"},
+        "additionalProperties": any_of(_SHOWN, {**_STREAMS, "properties": dict.fromkeys(STREAMS, _SHOWN)}),
+    }
+)
 def streams(value: object, path: str, report: Report) -> object:
     """``{all: bare, 0: {stdout: tee, stderr: file}}``, as a pair for each rank; None stands for all others."""
     if not isinstance(value, Mapping):
@@ -42,6 +54,10 @@ def _show(value: object, path: str, report: Report) -> object:
     return report.problem(path, f"{show(value)} is not allowed", f"{nearest(value, Show)}allowed: {listed(Show)}")
 
 
+_WORDS = any_of({"type": "string"}, {"type": "array", "items": {"type": "string"}})
+
+
+@shaped({**_STREAMS, "properties": dict.fromkeys(STREAMS, _WORDS)})
 def line_filters(value: object, path: str, report: Report) -> object:
     """``{stdout: [words], stderr: [words]}``."""
     if not isinstance(value, Mapping):

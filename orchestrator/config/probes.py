@@ -15,6 +15,7 @@ from orchestrator.config.command import command
 from orchestrator.config.convert import convert, key, section
 from orchestrator.config.readers import Reader, number, optional, text, whole
 from orchestrator.config.report import INVALID, Report, join, show
+from orchestrator.config.shape import any_of, object_of, or_null, shaped
 from orchestrator.core.health import ProbeSpec, ProbeWay
 
 _PORT = re.compile(r"(?:[0-9]|__[a-z_]+__)+")
@@ -29,6 +30,9 @@ _EXAMPLES = {
 }
 
 
+@shaped(
+    any_of({"type": "integer", "minimum": 1, "maximum": _PORT_MAX}, {"type": "string", "pattern": f"^{_PORT.pattern}$"})
+)
 def port_text(value: object, path: str, report: Report) -> object:
     """A port, or text that becomes one when its macros are filled in."""
     given = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
@@ -38,6 +42,7 @@ def port_text(value: object, path: str, report: Report) -> object:
     return report.problem(path, f"{show(value)} is not a port", allowed)
 
 
+@shaped({"type": "string", "pattern": f"^{_PATH.pattern}$"})
 def http_path(value: object, path: str, report: Report) -> object:
     """What a server is asked for."""
     if isinstance(value, str) and _PATH.fullmatch(value):
@@ -88,6 +93,7 @@ class ProbeConfig:
 def probe(*, fatal: bool) -> Reader:
     """A probe, or null for none. ``fatal``: one that can fail a worker, which passes by a single success."""
 
+    @shaped(lambda: or_null(object_of(ProbeConfig)))
     def read(value: object, path: str, report: Report) -> object:
         if value is None:
             return None

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from orchestrator.config.host import Host
 from orchestrator.config.report import INVALID, UNRESOLVED, Report, join, listed, nearest, show
+from orchestrator.config.shape import any_of, shaped, written
 from orchestrator.core import affinity
 
 Bound = int | None  # None: unlimited
@@ -25,9 +26,13 @@ LIMITS = (
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _RANGE = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?")
 _WORDS = ("numa", "spread")
+_BOUND = "([0-9]{1,18}|unlimited)"
+_LIMIT = any_of({"type": "integer", "minimum": 0}, {"type": "string", "pattern": f"^{_BOUND}(:{_BOUND})?$"})
+_CPUS = any_of({"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[-0-9, ]+$"})
 _CPUS_MAX = 65536
 
 
+@shaped(lambda: {"type": "object", "additionalProperties": False, "properties": dict.fromkeys(LIMITS, written(_LIMIT))})
 def limits(value: object, path: str, report: Report) -> object:
     """A mapping of limits, by setrlimit's names in lower case. What of it is wrong is left out."""
     if not isinstance(value, Mapping):
@@ -56,6 +61,7 @@ def _limit(value: object, path: str, report: Report) -> object:
     return (soft, hard)
 
 
+@shaped(any_of({"enum": [*_WORDS]}, _CPUS, {"type": "array", "minItems": 1, "items": written(_CPUS)}))
 def cpus(value: object, path: str, report: Report) -> object:
     """``spread``, ``numa``, or a list of processors: ``"0-3,8"`` or ``[0, 1, "4-7"]``."""
     if value in _WORDS and isinstance(value, str):

@@ -14,6 +14,7 @@ from orchestrator.config.convert import key
 from orchestrator.config.fields import OF_ALL
 from orchestrator.config.readers import list_of, name, text, word
 from orchestrator.config.report import INVALID, UNRESOLVED, Report, join, listed, nearest, show
+from orchestrator.config.shape import any_of, shaped, written
 from orchestrator.core.specs import Need, SuccessKind, SuccessPolicy
 
 OWN = ("on", "depends_on")
@@ -48,6 +49,13 @@ def is_role_path(path: str) -> bool:
     return first in KEYS and (first not in PARTS or (bool(deeper) and deeper[0] in PARTS[first]))
 
 
+@shaped(
+    any_of(
+        {"type": "string"},
+        {"type": "array"},
+        {"type": "object", "additionalProperties": written({"enum": [str(one) for one in Need]})},
+    )
+)
 def needs(value: object, path: str, report: Report) -> object:
     """``{ROLE: NEED}``; a role that is only named has to be started."""
     if isinstance(value, str):
@@ -69,6 +77,7 @@ class RoleConfig:
     depends_on: Mapping[str, Need] = key(needs, default={})
 
 
+@shaped({"type": "object"})
 def roles(value: object, path: str, report: Report) -> object:
     """The roles by name, as they are; whether they hold only what a role may."""
     if not isinstance(value, Mapping):
@@ -100,6 +109,7 @@ def _judge(given: Mapping[object, object], known: tuple[str, ...], path: str, re
             report.problem(join(path, str(one)), "is not a role's to say", remedy)
 
 
+@shaped(any_of({"enum": ["all", "any"]}, {"type": "array", "minItems": 1, "items": {"type": ["string", "number"]}}))
 def success(value: object, path: str, report: Report) -> object:
     """``all``, ``any`` or a list of roles."""
     if isinstance(value, str) and value in (SuccessKind.ALL, SuccessKind.ANY):

@@ -26,12 +26,18 @@ from orchestrator.config.readers import (
     word,
 )
 from orchestrator.config.report import UNRESOLVED, Report, show
+from orchestrator.config.shape import any_of, object_of, shaped
 from orchestrator.core.policies import RuleAction, Scope
 
 _CODE_MAX = 255
 KINDS = ("hang", "probe", "spawn", "start_timeout")
 
 
+@shaped(
+    any_of(
+        {"type": "integer", "minimum": 1, "maximum": 255}, {"type": "string", "pattern": "^[0-9]{1,3}(-[0-9]{1,3})?$"}
+    )
+)
 def exit_codes(value: object, path: str, report: Report) -> object:
     """One exit code or a range such as ``64-78``, as the set of its numbers."""
     found = re.fullmatch(r"([0-9]{1,3})(?:-([0-9]{1,3}))?", str(value)) if not isinstance(value, bool) else None
@@ -65,7 +71,7 @@ class RuleBackoffConfig:
 
 def own(cls: type[object]) -> Reader:
     """A mapping with the keys of ``cls``, or null."""
-    return optional(lambda value, path, report: convert(cls, value, path, report))
+    return optional(shaped(lambda: object_of(cls))(lambda value, path, report: convert(cls, value, path, report)))
 
 
 _own_budget, _own_backoff = own(BudgetConfig), own(RuleBackoffConfig)
@@ -96,6 +102,7 @@ class RuleConfig:
         return frozenset().union(*self.exit_codes)
 
 
+@shaped(lambda: {"type": "array", "items": {**object_of(RuleConfig), "required": ["action"]}})
 def rules(value: object, path: str, report: Report) -> object:
     """The list of rules. Keeps what can be read, so that one bad line does not hide another."""
     if not isinstance(value, list):

@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from orchestrator.config.convert import key
 from orchestrator.config.readers import name, optional, text, whole, word
 from orchestrator.config.report import INVALID, UNRESOLVED, Report, join, show
+from orchestrator.config.shape import any_of, shaped
+
+_PLAIN = {"type": ["string", "number", "boolean", "null"]}
 
 
+@shaped({"type": "object", "additionalProperties": any_of(_PLAIN, {"type": "array", "minItems": 1, "items": _PLAIN})})
 def params(value: object, path: str, report: Report) -> object:
     """``{override: values}``, each as text in Hydra's grammar, or as a list of plain values."""
     if not isinstance(value, Mapping):

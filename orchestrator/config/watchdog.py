@@ -15,6 +15,7 @@ from orchestrator.config.convert import Choices, convert, key
 from orchestrator.config.host import Host
 from orchestrator.config.readers import mapping_of, name, number, optional, text, whole
 from orchestrator.config.report import Report
+from orchestrator.config.shape import object_of, shaped
 from orchestrator.core.learning import OUTLIER
 from orchestrator.core.policies import LearnPolicy, WatchdogKind, WatchdogPolicy
 
@@ -53,6 +54,7 @@ class LearnConfig:
     floor_s: float = key(_limit, default=10.0)
 
 
+@shaped(lambda: object_of(LearnConfig))
 def _learn(value: object, path: str, report: Report) -> object:
     found = convert(LearnConfig, value, path, report)
     return LearnPolicy(factor=found.factor, after=found.after, floor_s=found.floor_s)
@@ -75,6 +77,7 @@ class SectionConfig:
     timeout_s: float | None = key(_limit, default=None)
 
 
+@shaped(lambda: {**object_of(SectionConfig), "required": ["timeout_s"]})
 def section_limit(value: object, path: str, report: Report) -> object:
     """The limit of a section, and whether workers can say its name."""
     name(path.partition("watchdog.sections.")[2], path, report)

@@ -17,7 +17,7 @@ from tests.cli.invoke import Commands
 
 ROOT = Path(main.__file__).parents[2]
 VERBS = (
-    "known: doctor, drain, events, graph, join, logs, plan, recipes, report, restart, status, stop, sweep; "
+    "known: doctor, drain, events, graph, join, logs, plan, recipes, report, restart, schema, status, stop, sweep; "
     "see orchestratectl --help"
 )
 IMPORTS = """
