@@ -94,6 +94,9 @@ class SweepSession:
         if report.problems:
             origins = Origins(self._line, source.LOADED, dict(config.hydra.runtime.choices))
             raise ConfigError([origins.fill_in(problem) for problem in report.problems])
+        gc.freeze()  # what was imported and composed stays, and need not be looked through
+        gc.set_threshold(20_000)  # composing a job makes very much at once
+        gc.enable()
         HydraConfig.instance().set_config(config)
         self._directory = absolute(str(OmegaConf.select(config, "hydra.sweep.dir")))
         self._name = Path(self._directory).name
@@ -171,8 +174,6 @@ class SweepSession:
             self._secrets = secrets
             for note in dict.fromkeys(str(note) for one in planned for note in one.notes):
                 console.say(f"note: {note}")
-            gc.freeze()  # what was imported and composed stays, and need not be looked through
-            gc.enable()
         return self._book
 
     def _engage(self, book: Book, folder: Folder, slots: Slots) -> None:
