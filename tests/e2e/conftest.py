@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+import os
+import signal
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import FAST, Launch, external_server
+from tests.e2e.harness import FAST, Launch, external_server, marked
+from tests.e2e.nodes import Node
 from tests.edge.servers import Server
 from tests.leaks import nothing_is_left
 
-__all__ = ["Launcher", "Nodes", "launch", "nodes", "nothing_is_left", "server"]
+__all__ = ["Launcher", "Nodes", "Start", "launch", "nodes", "nothing_is_left", "server", "start"]
 
 Launcher = Callable[..., Launch]
 
@@ -60,3 +65,24 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def nodes(launch: Launcher, server: Server) -> Nodes:
     return Nodes(launch, server.url)
+
+
+Start = Callable[..., Node]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start launchers by the name of their module and torchrun's words; nothing of them outlives the test."""
+    mark = uuid.uuid4().hex
+    nodes: list[Node] = []
+
+    def begin(module: str, *words: str, env: Mapping[str, str] | None = None) -> Node:
+        nodes.append(Node(tmp_path, len(nodes), module, words, {"TEST_MARK": mark, **(env or {})}))
+        return nodes[-1]
+
+    yield begin
+    for pid in marked(f"TEST_MARK={mark}"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for node in nodes:
+        node.process.wait(10)

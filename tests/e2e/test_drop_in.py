@@ -3,98 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-import uuid
-from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.harness import marked, until
+from tests.e2e.conftest import Start
+from tests.e2e.harness import until
+from tests.e2e.nodes import OURS, THEIRS, free_port, script
 
 pytestmark = pytest.mark.e2e
 needs_torch = [
     pytest.mark.torch,
     pytest.mark.skipif(find_spec("torch") is None, reason="needs the extra [torch]"),
 ]
-OURS, THEIRS = "orchestrator.cli.torchrun", "torch.distributed.run"
 SIDE_BY_SIDE = [pytest.param(OURS, id="here"), pytest.param(THEIRS, id="torchrun", marks=needs_torch)]
-AMBIENT = ("PET_", "TORCHELASTIC", "ORCHESTRAT", "SLURM_", "LOGLEVEL", "OMP_NUM_THREADS", "MASTER_", "RANK")
-
-
-class Node:
-    """One launcher, and what it said."""
-
-    def __init__(self, process: subprocess.Popen[bytes], out: Path, err: Path) -> None:
-        self.process, self._out, self._err = process, out, err
-
-    @property
-    def stdout(self) -> str:
-        return self._out.read_text()
-
-    @property
-    def stderr(self) -> str:
-        return self._err.read_text()
-
-    def wait(self, patience_s: float = 40) -> int:
-        """Its exit code."""
-        try:
-            return self.process.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"still running\n{self.stdout}\n{self.stderr}") from None
-
-
-Start = Callable[..., Node]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Start launchers by the name of their module; nothing of them is left behind the test."""
-    mark = uuid.uuid4().hex
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(AMBIENT)}
-    nodes: list[Node] = []
-
-    def begin(module: str, *words: str, env: Mapping[str, str] | None = None) -> Node:
-        out, err = tmp_path / f"out{len(nodes)}", tmp_path / f"err{len(nodes)}"
-        (tmp_path / "tmp").mkdir(exist_ok=True)
-        given = {**plain, "TEST_MARK": mark, "TMPDIR": str(tmp_path / "tmp"), **(env or {})}
-        with out.open("wb") as stdout, err.open("wb") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-m", module, *words],
-                cwd=tmp_path,
-                env=given,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
-            )
-        nodes.append(Node(process, out, err))
-        return nodes[-1]
-
-    yield begin
-    for pid in marked(f"TEST_MARK={mark}"):
-        os.kill(pid, signal.SIGKILL)
-    for node in nodes:
-        node.process.wait(10)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def script(directory: Path, text: str) -> str:
-    (directory / "script.py").write_text(text)
-    return "script.py"
-
 
 # -- how nodes meet
 
