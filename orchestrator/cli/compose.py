@@ -38,6 +38,12 @@ from orchestrator.errors import ConfigError, Problem
 
 VERSION_BASE = "1.3"
 CONFIG_NAME = "config"
+_PLUGINS = {
+    "submitit_slurm": "orchestrator[slurm]",
+    "submitit_local": "orchestrator[slurm]",
+    "optuna": "orchestrator[sweep]",
+    "ray": "hydra-ray-launcher",
+}
 FOREIGN = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, RecursionError)
 """What Hydra and its parts raise for what a user wrote."""
 
@@ -157,8 +163,10 @@ def problems_of(error: BaseException, line: Line) -> list[Problem]:
 def _missing(error: MissingConfigException) -> Problem:
     """A choice or a file that is not there."""
     name = error.missing_cfg_file or CONFIG_NAME
-    group, _, choice = name.partition("/")
+    group, _, choice = name.rpartition("/") if name.startswith("hydra/") else name.partition("/")
     options = error.options or ()
+    if choice in _PLUGINS and group.startswith("hydra/"):
+        return Problem(group, f"{show(choice)} is not installed", f"pip install {shlex.quote(_PLUGINS[choice])}")
     remedy = f"allowed: {', '.join(options)}" if options else "see --info searchpath"
     return Problem(group, f"{show(choice or name)} is not found", remedy)
 

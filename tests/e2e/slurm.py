@@ -67,12 +67,19 @@ def slurm() -> Iterator[dict[str, str]]:
         until((at / "munge.sock").exists, "munged listens")
         stack.enter_context(_daemon(at, ["slurmctld", "-D", "-f", env["SLURM_CONF"]], env))
         stack.enter_context(_daemon(at, ["slurmd", "-D", "-f", env["SLURM_CONF"]], env))
-        until(lambda: "idle" in _sinfo(env), "the node is idle", pause_s=0.2)
+        until(lambda: "idle" in _said(env, "sinfo", "-h"), "the node is idle", pause_s=0.2)
+        stack.callback(_cancel, env)
         yield env
 
 
-def _sinfo(env: dict[str, str]) -> str:
-    done = subprocess.run(["sinfo", "-h"], env={**os.environ, **env}, capture_output=True, text=True, check=False)
+def _cancel(env: dict[str, str]) -> None:
+    """End what a test has left in the queue, while there is somebody who can."""
+    _said(env, "scancel", "--user=root")
+    until(lambda: not _said(env, "squeue", "-h"), "no job is left", pause_s=0.2)
+
+
+def _said(env: dict[str, str], *command: str) -> str:
+    done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, check=False)
     return done.stdout
 
 

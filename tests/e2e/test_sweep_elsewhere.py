@@ -109,15 +109,16 @@ def test_a_launcher_that_gives_up_ends_the_sweep(start: Start, tmp_path: Path) -
     assert "/proc/nowhere" in run.job(1).message
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(bool(MISSING) or os.geteuid() != 0, reason=NEEDS)
 def test_jobs_run_on_slurm(start: Start, tmp_path: Path) -> None:
     worker = script(tmp_path, *WHERE, "if x == 2: raise SystemExit(5)")
     many = ["hydra.launcher.tasks_per_node=2", "hydra.launcher.cpus_per_task=1", "nodes=2", "worker.env.X=range(7,8)"]
     with slurm() as env, external_server() as server:
         run = start(tmp_path, [*SLURM, "worker.env.X=1,2,3", *worker], env)
-        assert run.finish() == 1
+        assert run.wait(120) == 1, run.stderr
         wide = start(tmp_path / "wide", [*SLURM, *many, f"rendezvous.url={server.url}", *worker], env)
-        assert wide.finish() == 0, "two agents are one job"
+        assert wide.wait(120) == 0, wide.stderr
     assert run.states() == {1: DONE, 2: FAILED, 3: DONE}
     assert [job.value for job in run.sweep.jobs if job.state is DONE] == [4.0, 0.0]
     assert reported(run, 1)["where"] == "slurm"
