@@ -92,7 +92,8 @@ def _sweep_name(name: str | None = None) -> str:
     from orchestrator.cli import source  # noqa: PLC0415 - which knows Hydra
 
     recipe = next(iter(source.LOADED.values()), None)
-    return str(name) if name is not None else recipe.path.stem if recipe is not None else "sweep"
+    made_up = recipe.path.stem if recipe is not None else "sweep"
+    return str(name) if name is not None else made_up.replace("${", "_{")  # names directories, which Hydra resolves
 
 
 def _at_once(jobs: int | str) -> int:
