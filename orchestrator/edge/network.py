@@ -59,7 +59,8 @@ class ListeningPort(ReservedPort):
     """
 
     def __init__(self, addr: str) -> None:
-        super().__init__(addr if _is_literal(addr) else "")
+        self.socket = _bound(addr) if _is_literal(addr) else _anywhere()
+        self.number = self.socket.getsockname()[1]
         self.socket.setblocking(False)
         self.socket.listen(_BACKLOG)
 
@@ -80,4 +81,15 @@ def _bound(addr: str) -> socket.socket:
         bound.bind((addr, 0))
     except OSError:  # a published address need not be one of our interfaces (NAT): any free port will do
         bound.bind(("", 0))
+    return bound
+
+
+def _anywhere() -> socket.socket:
+    """On all interfaces, whichever family a name may lead to."""
+    if not socket.has_dualstack_ipv6():
+        return _bound("")
+    bound = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    bound.bind(("::", 0))
     return bound

@@ -46,7 +46,7 @@ class RoundStore:
         if self._kind is not StoreKind.AGENT or self._port is None:
             return
         if seat.slot != 0:
-            self._port.close()  # whoever knocked here would wait for ever
+            self._close_port()  # whoever knocked here would wait for ever
             return
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._port.socket, self._host)

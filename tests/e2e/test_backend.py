@@ -79,6 +79,7 @@ def test_nodes_meet_whatever_runs_their_workers_and_a_fence_ends_them_there(node
     words = ("nodes=1:2", "rendezvous.lease_s=1.5", "rendezvous.scale_up_s=0.1", *threads("patient"))
     a, b = (nodes.start(name, *words, env=HERE) for name in "ab")
     first = in_round(a, 2)
+    in_round(b, 2)  # else it is paused before it has workers to be fenced
     b.signal(signal.SIGSTOP)
     in_round(a, 1, after=first)
     b.signal(signal.SIGCONT)

@@ -102,6 +102,29 @@ class TestTorch:
         assert {(value["sum"], value["world"]) for value in reported([left])} == {(3, 2)}
         assert [event["round"] for event in left.events("store_opened")] == [second]
 
+    def test_sums_are_right_in_every_round_while_a_node_comes_goes_and_comes(
+        self, nodes: Nodes, tmp_path: Path
+    ) -> None:
+        done = tmp_path / "done"
+        words = ("nodes=1:2", "rendezvous.scale_up_s=0.1", "rendezvous.lease_s=60", *python(LAST), str(done))
+        stays = nodes.start("a", *words)
+        rounds = [in_round(stays, 1)]
+        met([stays], rounds[-1], 1)
+        for turn in (1, 2):
+            comes = nodes.start("b", *words, directory=f"b{turn}")
+            rounds.append(in_round(stays, 2, after=rounds[-1]))
+            met([stays, comes], rounds[-1], 2)
+            if turn == 1:
+                comes.signal(signal.SIGKILL)
+                rounds.append(in_round(stays, 1, after=rounds[-1]))
+                met([stays], rounds[-1], 1)
+        done.touch()
+        assert [run.wait(LONG_S) for run in (stays, comes)] == [0, 0], [stays.stderr, comes.stderr]
+        assert {(value["sum"], value["world"]) for value in reported([stays, comes])} == {(3, 2)}
+        opened = stays.events("store_opened")
+        assert [event["round"] for event in opened] == rounds, "ranks are sticky: the one that stays has rank 0"
+        assert len({event["port"] for event in opened}) == len(rounds)
+
     def test_a_store_that_dies_takes_the_round_along_and_not_the_run(self, launch: Launcher, tmp_path: Path) -> None:
         code = LAST.replace("time.sleep(0.01)", "store.add('beat', 1); time.sleep(0.01)")
         run = launch("worker.nproc=2", *FAST, *python(code), str(tmp_path / "done"))

@@ -149,6 +149,18 @@ async def test_only_the_agent_of_rank_0_keeps_its_port() -> None:
 
 
 @asynchronous
+async def test_rank_0_may_come_and_go() -> None:
+    async with agent() as one:
+        for seat in (FIRST, OTHER, FIRST, OTHER, OTHER, FIRST):
+            port = one.store.offer("127.0.0.1")
+            one.store.open(seat)
+            if seat is FIRST:
+                await answered(port)
+            else:
+                assert refused(port)
+
+
+@asynchronous
 async def test_a_port_for_the_workers_own_store_is_held_and_free_for_it() -> None:
     async with agent(StoreKind.WORKER) as one:
         port = one.store.offer("127.0.0.1")
@@ -165,13 +177,34 @@ async def test_no_port_is_held_where_none_is_wanted() -> None:
         one.store.open(FIRST)
 
 
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return socket.has_dualstack_ipv6()
+
+
+IPV6 = has_ipv6()
+
+
 @asynchronous
-async def test_a_name_is_listened_for_on_all_interfaces() -> None:
+@pytest.mark.parametrize("addr", ["localhost", "198.51.100.7", *(["::1", "2001:db8::7"] if IPV6 else [])])
+async def test_whatever_is_published_is_listened_for(addr: str) -> None:
+    """A name may lead to any interface, an address that is none of ours (behind NAT) as well."""
+    families = {
+        "localhost": [socket.AF_INET, *([socket.AF_INET6] if IPV6 else [])],
+        "198.51.100.7": [socket.AF_INET],
+    }.get(addr, [socket.AF_INET6])
     async with agent() as one:
-        port = one.store.offer("localhost")
+        port = one.store.offer(addr)
         one.store.open(FIRST)
-        await answered(port)
-        assert (await one.told("store_opened"))["addr"] == "0.0.0.0"
+        for family in families:
+            with socket.socket(family) as client:
+                client.connect(("127.0.0.1" if family == socket.AF_INET else "::1", port))
+        opened = await one.told("store_opened")
+        assert opened["addr"] in ({"::1"} if addr == "::1" else {"::", "0.0.0.0"})
 
 
 @asynchronous
