@@ -61,7 +61,7 @@ class Attempt:
         hear: Hear = lambda _: None,
     ) -> None:
         self._planned = planned
-        self._spec = _on(planned.spec, grant)
+        self._spec = _on(planned.spec, grant, planned.key)
         self._processes = processes
         self._server = server if planned.spec.rendezvous.kind is RendezvousKind.EMBEDDED else None
         self._objective = objective
@@ -160,9 +160,11 @@ class Attempt:
         return Outcome(JobState.FAILED, value, told.partition("\n")[0], again=True)
 
 
-def _on(spec: JobSpec, grant: Grant) -> JobSpec:
-    """The job as it is run in a sweep: with the GPUs that it was granted, and its output in files only."""
-    logs = replace(spec.logs, kind=LogsKind.FILES if spec.logs.kind is LogsKind.TEE else spec.logs.kind)
+def _on(spec: JobSpec, grant: Grant, key: str) -> JobSpec:
+    """The job as it is run in a sweep: with the GPUs that it was granted, and its output in files of its own only."""
+    kind = LogsKind.FILES if spec.logs.kind is LogsKind.TEE else spec.logs.kind
+    own = Path(spec.logs.dir).is_relative_to(spec.run_dir)
+    logs = replace(spec.logs, kind=kind, dir=spec.logs.dir if own else str(Path(spec.logs.dir, key)))
     groups = tuple(_seeing(group, ",".join(grant.gpus)) for group in spec.groups) if grant.gpus else spec.groups
     return replace(spec, logs=logs, groups=groups)
 

@@ -28,7 +28,7 @@ from orchestrator.cli.resolvers import MadeUp
 from orchestrator.cli.secrets import MASK, Secrets, is_secret_name
 from orchestrator.cli.sweep_compose import Composer
 from orchestrator.core.publication import Publication
-from orchestrator.core.specs import JobSpec, RendezvousKind
+from orchestrator.core.specs import UNIX, JobSpec, RendezvousKind
 from orchestrator.core.sweep import Scalar
 from orchestrator.errors import ConfigError, Problem
 
@@ -124,9 +124,14 @@ class Planner:
         if job.spec.rendezvous.kind is RendezvousKind.EMBEDDED and job.spec.rendezvous.listen is not None:
             fact = "the jobs of a sweep share a server that listens for nobody"
             wrong.append(Problem("rendezvous.listen", fact, "give rendezvous.url, or leave it out"))
-        if job.spec.health is not None and job.spec.health.port != 0:
-            fact = f"port {job.spec.health.port} cannot be that of several jobs"
+        health = job.spec.health
+        if health is not None and health.host.startswith(UNIX):
+            wrong.append(Problem("health.host", "one socket cannot be that of several jobs", "write 127.0.0.1"))
+        elif health is not None and health.port != 0:
+            fact = f"port {health.port} cannot be that of several jobs"
             wrong.append(Problem("health.port", fact, "write 0, which takes a free one for each"))
+        if any(group.watchdog.path is not None for group in job.spec.groups):
+            wrong.append(Problem("watchdog.path", "one pipe cannot be that of several jobs", "leave it out"))
         if wrong:
             raise ConfigError([job.origins.fill_in(problem) for problem in wrong])
 

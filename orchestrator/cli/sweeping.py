@@ -5,6 +5,7 @@ Invariant: wrong configuration of any job ends in exit code 2 before anything wa
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
@@ -36,11 +37,13 @@ def sweep(line: Line, start: Start, complain: Complain) -> int:
     line = _with_params(line)
     session = SweepSession(line, made)
     sweep_launcher.register(session)
-    ended = True
+    ended, interrupted = True, False
     try:
         through_hydra(line, Task(line, start, made))
     except SweepHalted:
         pass
+    except KeyboardInterrupt:  # while the sweeper thinks about what to ask for next
+        interrupted = True
     except FOREIGN as error:
         if not session.has_begun:
             raise ConfigError(problems_of(error, line)) from None
@@ -49,6 +52,8 @@ def sweep(line: Line, start: Start, complain: Complain) -> int:
         ended = False  # a sweeper that has nothing to say about a sweep in which all jobs failed
     finally:
         code = session.close()
+    if interrupted:
+        return 128 + signal.SIGINT
     return code or (ExitCode.SUCCEEDED if ended else ExitCode.WORKERS_FAILED)
 
 

@@ -109,6 +109,8 @@ def test_parameters_are_what_the_command_line_does_not_fix(tmp_path: Path) -> No
     [
         ("++rendezvous.listen=127.0.0.1:0", "rendezvous.listen: the jobs of a sweep share a server"),
         ("++health={kind: http, port: 8080}", "health.port: port 8080 cannot be that of several jobs"),
+        ("++health={kind: http, host: 'unix:/tmp/x'}", "health.host: one socket cannot be that of several jobs"),
+        ("++watchdog={kind: timer, path: /tmp/x}", "watchdog.path: one pipe cannot be that of several jobs"),
         ("++nodes=2", "rendezvous: embedded"),
         ("+x", "missing EQUAL"),
     ],

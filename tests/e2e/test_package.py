@@ -55,6 +55,9 @@ def test_a_wheel_in_a_clean_environment_runs_anywhere(clean: Path, tmp_path: Pat
     assert_hello(run(clean / "python", "-m", "orchestrator", "recipe=hello", cwd=tmp_path))
     graph = run(clean / "orchestratectl", "graph", "recipe=hello", cwd=tmp_path).stdout
     assert graph.startswith("stateDiagram-v2")
+    swept = run(clean / "orchestrate", "-m", "recipe=hello", "worker.nproc=1,2", cwd=tmp_path)
+    assert "2 succeeded" in swept.stderr
+    assert "2 succeeded" in run(clean / "orchestratectl", "sweep", "sweeps/hello", cwd=tmp_path).stdout
 
 
 def test_an_editable_install_runs_anywhere(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.sweep import JobState
-from tests.e2e.harness import alive, marked, until
+from tests.e2e.harness import FAST, alive, marked, until
 from tests.e2e.sweeps import LOSS, SweepLaunch, script
 
 Launcher = Callable[..., SweepLaunch]
@@ -347,3 +348,32 @@ def test_a_sweeper_that_looks_for_something_must_know_for_what(sweep: Launcher, 
     run = sweep(tmp_path, ["sweep.prune=halving", "worker.env.X=1,2", "--", "true"])
     assert run.finish() == 2
     assert run.stderr.startswith("error: sweep.objective: is needed to stop the worst; name what workers report")
+
+
+def test_the_guard_may_die_and_the_jobs_go_on(sweep: Launcher, tmp_path: Path) -> None:
+    worker = script(
+        tmp_path,
+        *LOSS,
+        "import time",
+        "open(f'{x:g}', 'a').write('.')",
+        "while not os.path.exists('go'): time.sleep(0.01)",
+    )
+    words = ["restart=on_failure", *FAST, "sweep.jobs=2", "sweep.objective=loss", "worker.env.X=1,2,3", *worker]
+    run = sweep(tmp_path, words)
+    begun = [tmp_path / x for x in "12"]
+    until(lambda: all(path.exists() for path in begun), "both run")
+    os.kill(run.guard_pid(), signal.SIGKILL)
+    until(lambda: all(path.read_text() == ".." for path in begun), "both run again")
+    (tmp_path / "go").touch()
+    assert run.finish() == 0, run.stderr
+    assert [(job.attempts, job.value) for job in run.sweep.jobs] == [(1, 4.0), (1, 1.0), (1, 0.0)]
+
+
+def test_recipes_can_be_swept_and_logs_of_one_place_are_kept_apart(sweep: Launcher, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("worker: {cmd: [echo, one]}\n")
+    (tmp_path / "b.yaml").write_text("worker: {cmd: [echo, two]}\nrestart: never\n")
+    run = sweep(tmp_path, ["recipe=./a,./b", "logs.dir=out", "worker.nproc=1,2"])
+    assert run.finish() == 0, run.stderr
+    assert len(run.sweep.jobs) == 4
+    said = {job.key: (tmp_path / "out" / job.key / "default/1/0/stdout.log").read_text() for job in run.sweep.jobs}
+    assert sorted(said.values()) == ["one\n", "one\n", "two\n", "two\n"]
