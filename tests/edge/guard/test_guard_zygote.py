@@ -227,7 +227,7 @@ def test_a_stop_ends_the_whole_tree_of_a_forked_worker_and_nobody_elses(agent: A
     handle = nest.spawn("daemon")
     daemon = read_pid(home / "daemon")
     assert agent.wait(Stopped, agent.stop(handle)).unkillable == ()
-    assert not is_alive(daemon)
+    wait_until(lambda: not is_alive(daemon), "what was killed has died")
     assert not is_alive(agent.wait(Exited, handle).pid)
     assert agent.wait(Exited, handle).sent_by_us
     assert is_alive(agent.pid_of(other))
