@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from orchestrator.core.address import FORMS
 from orchestrator.core.rendezvous import Closed
@@ -62,7 +64,16 @@ def _target(verb: str, words: Sequence[str]) -> Target:
         parser.error(f"give {own}: one node")
     if verb not in ("drain", "join") and rest:
         parser.error(f"give {own}, and nothing else")
-    return Target(found[at], found[at + 1], rest, given.json, getattr(given, "watch", False))
+    return Target(_with_password(found[at]), found[at + 1], rest, given.json, getattr(given, "watch", False))
+
+
+def _with_password(url: str) -> str:
+    """``url`` with the password of REDIS_PASSWORD if it has none: others on a host can read a command line."""
+    scheme, _, rest = url.partition("://")
+    password = os.environ.get("REDIS_PASSWORD")
+    if not password or not scheme.startswith("redis") or "@" in rest.partition("/")[0]:
+        return url
+    return f"{scheme}://:{quote(password, safe='')}@{rest}"
 
 
 @asynccontextmanager

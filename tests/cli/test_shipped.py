@@ -28,8 +28,10 @@ DRIVEN = [json.dumps(rows(build(spec, preempt=preempt))) for spec, preempt in CO
     ids=" ".join,
 )
 def test_its_machine_is_one_of_those_that_are_driven_through_every_event(
-    commands: Commands, words: tuple[str, ...]
+    commands: Commands, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("RUN_ID", "REDIS_PASSWORD"):  # recipe=kubernetes needs them
+        monkeypatch.setenv(name, "given-to-all")
     said = commands.ctl("graph", "--json", *words)
     assert said.code == 0, said.err
     shown = json.loads(said.out)

@@ -32,6 +32,8 @@ def test_every_recipe_has_a_test_here() -> None:
         "two_roles",
         "sweep_lr",
         "sweep_optuna",
+        "slurm",  # in test_platform_recipes
+        "kubernetes",
     }
     assert {path.stem for path in RECIPES.glob("*.yaml")} == tested
 
