@@ -59,8 +59,9 @@ class ElsewhereRun:
             self.halted = f"job {self._book[jobs[0].key].n} has failed"
 
     def _attempt(self, jobs: Sequence[Planned], first: int) -> None:
-        for planned in jobs:
-            self._begin(self._book[planned.key])
+        jobs = [planned for planned in jobs if self._begin(self._book[planned.key])]
+        if not jobs:
+            return
         _keep_private(self._folder.path / _PICKLES)
         returned: Sequence[JobReturn | None] = [None] * len(jobs)
         why = ""
@@ -76,19 +77,24 @@ class ElsewhereRun:
         for planned, one in zip(jobs, returned, strict=True):
             self._end(self._book[planned.key], _why(one) or why)
 
-    def _begin(self, job: SweepJob) -> None:
-        self._book.begin(
-            replace(
-                job,
-                state=JobState.RUNNING,
-                attempts=job.attempts + 1,
-                started_at=time.time(),
-                seconds=None,
-                value=None,
-                message="",
-                curve=(),
-            )
+    def _begin(self, job: SweepJob) -> bool:
+        """Take note that a job is about to be handed over; False if its directory cannot be made."""
+        began = replace(
+            job,
+            state=JobState.RUNNING,
+            attempts=job.attempts + 1,
+            started_at=time.time(),
+            seconds=None,
+            value=None,
+            message="",
+            curve=(),
         )
+        try:
+            self._book.begin(began)
+        except OSError as error:
+            self._book.put(replace(began, state=JobState.FAILED, message=f"{job.dir}: {error.strerror}"))
+            return False
+        return True
 
     def _end(self, job: SweepJob, why: str) -> None:
         """What the job's own agent says counts; what the launcher says, if there is nothing else."""
