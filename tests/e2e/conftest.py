@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import FAST, Launch, external_server, marked
-from tests.e2e.nodes import Node
+from tests.e2e.harness import FAST, Launch, external_server, marked, until
+from tests.e2e.nodes import OURS, Node
 from tests.edge.servers import Server
 from tests.leaks import nothing_is_left
 
@@ -81,6 +81,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
         return nodes[-1]
 
     yield begin
+    if nodes and all(node.ended and node.module == OURS for node in nodes):
+        until(lambda: not marked(f"TEST_MARK={mark}"), "the guards of what has ended to be done")
     for pid in marked(f"TEST_MARK={mark}"):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -19,6 +19,7 @@ class Node:
     def __init__(
         self, directory: Path, number: int, module: str, words: tuple[str, ...], env: Mapping[str, str]
     ) -> None:
+        self.module = module
         self._out, self._err = directory / f"out{number}", directory / f"err{number}"
         plain = {name: value for name, value in os.environ.items() if not name.startswith(AMBIENT)}
         (directory / "tmp").mkdir(exist_ok=True)
@@ -32,6 +33,10 @@ class Node:
                 stderr=stderr,
                 start_new_session=True,
             )
+
+    @property
+    def ended(self) -> bool:
+        return self.process.poll() is not None
 
     @property
     def stdout(self) -> str:

@@ -143,20 +143,3 @@ def test_a_group_grows_and_shrinks_and_grows_and_reduces_right_after_every_round
     in_world(2, number)
     (tmp_path / "over").touch()
     assert [first.wait(), third.wait()] == [0, 0], first.stderr + third.stderr
-
-
-TIMED = """
-import os, time
-import torch.distributed.elastic.timer as timer
-timer.configure(timer.FileTimerClient(os.environ["TORCHELASTIC_TIMER_FILE"]))
-if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-    with timer.expires(after=0.2):
-        time.sleep(60)
-print("finished", flush=True)
-"""
-
-
-def test_an_expired_timer_of_torchs_costs_a_restart_and_no_agent(start: Start, tmp_path: Path) -> None:
-    node = start(OURS, "--max-restarts=1", script(tmp_path, TIMED), env={"TORCHELASTIC_ENABLE_FILE_TIMER": "1"})
-    assert (node.wait(), node.stdout) == (0, "finished\n"), node.stderr
-    assert "timer" in node.stderr
