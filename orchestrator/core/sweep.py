@@ -95,7 +95,7 @@ def extended(curve: Curve, step: object, value: float) -> Curve:
     if isinstance(step, bool) or not isinstance(step, int) or (curve and step <= curve[-1][0]):
         return curve
     longer = (*curve, (step, value))
-    return longer if len(longer) <= _MOST_POINTS else longer[len(longer) % 2 :: 2]
+    return longer if len(longer) <= _MOST_POINTS else longer[(len(longer) - 1) % 2 :: 2]  # the last one
 
 
 def to_dict(sweep: Sweep) -> dict[str, Any]:

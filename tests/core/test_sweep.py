@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.sweep import JobState, Sweep, SweepJob, from_dict, to_dict
+from orchestrator.core.sweep import Curve, JobState, Sweep, SweepJob, extended, from_dict, to_dict
 
 TEXTS = st.text(max_size=8)
 NUMBERS = st.none() | st.floats(allow_nan=False)
@@ -102,3 +102,16 @@ def test_what_is_no_sweep_is_refused_by_its_place(change: dict[str, object], pla
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(ValueError, match=r"sweep\.json\.jobs: is missing"):
         from_dict({"name": "s"})
+
+
+def test_a_curve_rises_by_its_steps_and_stays_short() -> None:
+    curve: Curve = ()
+    for step in (1, 2, 2, 1, 5):
+        curve = extended(curve, step, step / 10)
+    assert curve == ((1, 0.1), (2, 0.2), (5, 0.5))
+    assert extended(curve, True, 1.0) == extended(curve, "6", 1.0) == extended(curve, None, 1.0) == curve
+    for step in range(6, 5000):
+        curve = extended(curve, step, step / 10)
+        assert len(curve) <= 400
+        assert curve[-1] == (step, step / 10)
+    assert [step for step, _ in curve] == sorted({step for step, _ in curve})
