@@ -118,7 +118,11 @@ class SweepRun:
                 outcome = await self._attempt(planned, grant, processes)
                 if not (outcome.again and left) or self.halted:
                     break
-                planned = self._again(planned)
+                try:
+                    planned = self._again(planned)
+                except ConfigError as error:  # what it needs is no longer there
+                    self._say(f"job {self._book[planned.key].n} is not tried again: {error.problems[0]}")
+                    break
             if outcome.state is JobState.FAILED and self._config.on_failure == "stop":
                 self._halt(f"job {self._book[planned.key].n} has failed", signal.SIGTERM)
         finally:

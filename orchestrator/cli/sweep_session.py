@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +32,7 @@ from orchestrator.cli.secrets import Secrets
 from orchestrator.cli.sweep_compose import Composer
 from orchestrator.cli.sweep_folder import Folder
 from orchestrator.cli.sweep_jobs import Planned, Planner
+from orchestrator.cli.terminal import level_of
 from orchestrator.config.convert import convert
 from orchestrator.config.report import Report
 from orchestrator.config.sharing import limit, need
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from orchestrator.cli.sweep_view import SweepView
     from orchestrator.edge.console import Console
 
+_MANY = 50  # jobs, which take some seconds to check
 _OPTUNA = "hydra_plugins.hydra_optuna_sweeper."
 
 
@@ -120,6 +124,8 @@ class SweepSession:
     def _launch(self, batch: Sequence[Sequence[str]], first: int) -> list[SweepJob]:
         if self._planner is None:
             raise RuntimeError("a batch before the sweep has begun")
+        if self._book is None and len(batch) >= _MANY and level_of(os.environ.get("LOGLEVEL", "INFO")) <= logging.INFO:
+            print(f"checking {len(batch)} jobs before any starts", file=sys.stderr)  # noqa: T201 - it takes a while
         planned = self._planner.plan(batch, first)
         needs = self._needs(planned)
         book = self._opened(planned)
