@@ -135,6 +135,16 @@ def test_nothing_is_said_and_nothing_is_left_when_all_is_well(start: Start, tmp_
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+def test_torch_is_never_imported(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('imported')")
+    port = f"--rdzv-endpoint=localhost:{free_port()}"
+    nodes = [
+        start(OURS, "--nnodes=2", "--rdzv-backend=c10d", port, "--no-python", "true"),
+        start(OURS, "--nnodes=2", "--rdzv-backend=c10d", port, "--no-python", "true"),
+    ]
+    assert [node.wait() for node in nodes] == [0, 0]
+
+
 FAILS = """
 import os, signal
 from torch.distributed.elastic.multiprocessing.errors import record

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import uuid
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import orchestrator
 from orchestrator.errors import ConfigError, WorkersFailed
 from tests.e2e.conftest import Launcher
 from tests.e2e.harness import alive, marked, until
+from tests.e2e.nodes import free_port
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
@@ -94,6 +96,39 @@ def test_a_wrong_configuration_is_raised_before_anything_starts() -> None:
         orchestrator.launch({"nproc_per_node": "many"}, "mine:add", 1)
     with pytest.raises(ConfigError, match=r"watchdog: 'heartbeet' is not a choice; did you mean 'heartbeat'\?"):
         orchestrator.launch({"overrides": {"watchdog.kind": "heartbeet"}}, "mine:add", 1)
+
+
+def test_what_has_no_effect_is_said_and_a_port_may_be_used_again(capfd: pytest.CaptureFixture[str]) -> None:
+    config = orchestrator.LaunchConfig(
+        max_nodes=2,
+        monitor_interval=5,
+        run_id="again",
+        rdzv_endpoint=f"localhost:{free_port()}",
+        rdzv_configs={"last_call_timeout": 0},
+    )
+    for _ in range(2):
+        assert orchestrator.launch(config, "mine:add", 1)[0]["sum"] == 1
+    assert capfd.readouterr().err == "note: monitor_interval=5 has no effect: nothing is polled here\n" * 2
+
+
+@pytest.mark.torch
+@pytest.mark.skipif(find_spec("torch") is None, reason="needs the extra [torch]")
+def test_torchs_own_config_will_do(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(
+        textwrap.dedent(
+            """
+            import orchestrator
+            from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+            config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=2, run_id="r", rdzv_backend="c10d",
+                                  rdzv_endpoint="localhost:0", max_restarts=0)
+            if __name__ == "__main__":
+                from mine import add
+                print(elastic_launch(config, add)(1) == orchestrator.launch(config, add, 1))
+            """
+        )
+    )
+    done = subprocess.run([sys.executable, "main.py"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
 def test_the_job_ends_with_its_caller(tmp_path: Path) -> None:

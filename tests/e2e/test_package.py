@@ -53,6 +53,10 @@ def clean(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
 def test_a_wheel_in_a_clean_environment_runs_anywhere(clean: Path, tmp_path: Path) -> None:
     assert_hello(run(clean / "orchestrate", "recipe=hello", cwd=tmp_path))
     assert_hello(run(clean / "python", "-m", "orchestrator", "recipe=hello", cwd=tmp_path))
+    assert (
+        "nproc: 3"
+        in run(clean / "orchestrate-torchrun", "--print-recipe", "--nproc-per-node=3", "x.py", cwd=tmp_path).stdout
+    )
     graph = run(clean / "orchestratectl", "graph", "recipe=hello", cwd=tmp_path).stdout
     assert graph.startswith("stateDiagram-v2")
     swept = run(clean / "orchestrate", "-m", "recipe=hello", "worker.nproc=1,2", cwd=tmp_path)

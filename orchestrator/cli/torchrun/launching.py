@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.cli.main import say
 from orchestrator.cli.resolvers import drop_locks
 from orchestrator.cli.torchrun.command import brings_server
 from orchestrator.cli.torchrun.compiled import Compiled
@@ -83,6 +84,8 @@ def launch(config: LaunchConfig | Mapping[str, Any], entrypoint: Entrypoint, *ar
     _override(known.overrides, job)
     if job.problems:
         raise ConfigError(job.problems)
+    for note in job.notes:
+        say(f"note: {note}")
     run_dir = Path(tempfile.mkdtemp(dir=_made(known.log_dir), prefix="run_")) if known.log_dir else directory / "run"
     (directory / RECIPE).write_text(job.recipe("launched", _name(entrypoint)))
     try:
@@ -123,7 +126,9 @@ def _given(config: LaunchConfig, entrypoint: Entrypoint) -> Given:
         "duplicate_stderr_filters": list(config.duplicate_stderr_filters or ()),
     }
     words = Namespace(**values, training_script=_name(entrypoint), training_script_args=[])
-    return Given(words, {name: f"{name}={value}" for name, value in values.items()})
+    usual = {one.name: one.default for one in fields(LaunchConfig)}
+    given = {name: value for name, value in names.items() if value != usual[name]}
+    return Given(words, {name: f"{name}={value}" for name, value in given.items()})
 
 
 def _name(entrypoint: Entrypoint) -> str:
