@@ -13,6 +13,8 @@ from orchestrator.core.sweep import JobState
 from tests.e2e.harness import FAST, alive, marked, until
 from tests.e2e.sweeps import LOSS, SweepLaunch, script
 
+pytestmark = pytest.mark.e2e
+
 Launcher = Callable[..., SweepLaunch]
 DONE, FAILED, CANCELLED = JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED
 

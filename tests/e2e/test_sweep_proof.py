@@ -6,11 +6,14 @@ import socket
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import redis
 
 from orchestrator.core.sweep import JobState
 from tests.e2e.harness import external_server, marked, until
 from tests.e2e.sweeps import SweepLaunch, script
+
+pytestmark = pytest.mark.e2e
 
 JOBS = range(24)
 FAILS_FIRST, HANGS_FIRST, FAILS_SECOND, WAITS_FIRST = {3, 9, 15}, 12, 21, 16
