@@ -289,6 +289,8 @@ def test_a_server_of_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
     env = {**NOBODY_ELSE, "REDIS_PASSWORD": "geheim"}
     own = ("--rdzv-backend=orchestrator", "--rdzv-endpoint=redis.local")
     assert job(*own, *given, env=env).rendezvous.url == "redis://:geheim@redis.local:6379/0"
+    special = {**NOBODY_ELSE, "REDIS_PASSWORD": "a/b"}
+    assert job(*own, *given, env=special).rendezvous.url == "redis://:a%2Fb@redis.local:6379/0"
     conf = "--rdzv-conf=username=me,password=a/b,db=3,tls=true"
     assert job(*own, conf, *given).rendezvous.url == "rediss://me:a%2Fb@redis.local:6379/3"
     for backend in ("c10d", "static"):

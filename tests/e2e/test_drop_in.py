@@ -15,6 +15,7 @@ import pytest
 from tests.e2e.conftest import Start
 from tests.e2e.harness import until
 from tests.e2e.nodes import OURS, THEIRS, free_port, script
+from tests.edge.servers import Server
 
 pytestmark = pytest.mark.e2e
 needs_torch = [
@@ -59,6 +60,14 @@ def test_two_nodes_meet_at_the_endpoint(first: list[str], second: list[str], sta
     assert [(rank, size, run) for rank, size, _, run in lines] == [(str(rank), "4", "j1") for rank in range(4)]
     if "node-rank" in first[0]:
         assert one.stdout.splitlines()[0].split()[2] == "1", "as they are numbered"
+
+
+def test_nodes_meet_at_a_server_of_the_users_own(start: Start, server: Server, tmp_path: Path) -> None:
+    endpoint = server.url.rpartition("@")[2].removeprefix("redis://").partition("/")[0]
+    words = ["--nnodes=2", "--rdzv-backend=orchestrator", f"--rdzv-endpoint={endpoint}", f"--rdzv-id={tmp_path.name}"]
+    nodes = [start(OURS, *words, script(tmp_path, WHO)) for _ in range(2)]
+    assert [node.wait() for node in nodes] == [0, 0], nodes[0].stderr
+    assert sorted(node.stdout.split()[0] for node in nodes) == ["0", "1"]
 
 
 def test_another_run_at_the_same_endpoint_is_kept_out(start: Start, tmp_path: Path) -> None:

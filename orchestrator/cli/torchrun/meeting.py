@@ -77,12 +77,22 @@ def _own_server(values: Namespace, conf: Mapping[str, str], environ: Mapping[str
     url = values.rdzv_endpoint
     if "://" not in url:
         host, port = endpoint(url, _PORTS["orchestrator"], to)
-        given = quote(conf["password"], safe="") if "password" in conf else ""
-        secret = given or ("${oc.env:REDIS_PASSWORD}" if environ.get("REDIS_PASSWORD") else "")
+        secret = _secret(conf, environ, to)
         login = f"{quote(conf.get('username', ''), safe='')}:{secret}@" if secret else ""
         scheme = "rediss" if conf.get("tls", "no").lower() in _TRUE else "redis"
         url = f"{scheme}://{login}{_in_url(host)}:{port}/{conf.get('db', '0')}"
     to.set("rendezvous.url", Open(url), "--rdzv-endpoint")
+
+
+def _secret(conf: Mapping[str, str], environ: Mapping[str, str], to: Compiled) -> str:
+    """The server's password as a URL spells it; one from the environment stays there, if it can."""
+    if "password" in conf:
+        return quote(conf["password"], safe="")
+    known = environ.get("REDIS_PASSWORD", "")
+    if quote(known, safe="") == known:
+        return "${oc.env:REDIS_PASSWORD}" if known else ""
+    to.notes.append("REDIS_PASSWORD holds what a URL spells otherwise, so a printed recipe has it in plain text")
+    return quote(known, safe="")
 
 
 def _embedded(
