@@ -66,8 +66,7 @@ def _interrupted(_number: int, _frame: FrameType | None) -> None:
 def complain(error: OrchestratorError) -> None:
     """Every problem on a line of its own."""
     lines = [str(one) for one in dict.fromkeys(error.problems)] if isinstance(error, ConfigError) else [str(error)]
-    for line in lines:
-        say(f"error: {line}")
+    say("\n".join(f"error: {line}" for line in lines))  # at once: what is secret is looked for in the whole job
 
 
 def _show_bug() -> None:

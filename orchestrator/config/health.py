@@ -55,7 +55,7 @@ def _socket_path(value: str, path: str, report: Report) -> object:
     return value
 
 
-@shaped(any_of({"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[!-~]+$"}))
+@shaped(any_of({"type": "integer"}, {"type": "string", "pattern": "^[!-~]+$"}))
 def bearer(value: object, path: str, report: Report) -> object:
     """What a client can send in a header. It is not quoted here: it is a secret."""
     if isinstance(value, str | int) and not isinstance(value, bool) and re.fullmatch(r"[!-~]+", str(value)):

@@ -115,6 +115,7 @@ ATTACKS = [
         "worker: {cmd: [touch, canary], nproc: 1000000000}\n",
         "worker.nproc: 1000000000 is too large",
     ),
+    Attack("a crowd of keys", RUN + "".join(f"k{at}: 1\n" for at in range(4000)), "k3999: unknown key", ":4001]"),
     Attack("a long number", f"worker: {{cmd: x, nproc: {'9' * 5000}}}\n", "worker.nproc: cannot be read as tag:yaml"),
     Attack("a number beyond floats", f"{RUN}stop: {{grace_s: {'9' * 400}}}\n", "stop.grace_s: 999", ":2]"),
     Attack("an infinite float", f"{RUN}stop: {{grace_s: 1e400}}\n", "stop.grace_s: inf is not a number", ":2]"),

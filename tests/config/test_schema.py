@@ -14,6 +14,8 @@ import pytest
 from orchestrator.cli import yaml12
 from orchestrator.cli.paths import data_dir
 from orchestrator.cli.schema_text import schema
+from orchestrator.config.convert import convert
+from orchestrator.config.report import Report
 from orchestrator.config.schema import GROUPS, JobConfig
 from orchestrator.config.shape import has_shape
 from orchestrator.errors import ConfigError
@@ -164,3 +166,60 @@ def test_what_a_shape_can_tell_is_refused() -> None:
     refused = [name for name, data, _ in cases if errors(data)]
     assert len(cases) > 80
     assert len(refused) >= 0.6 * len(cases), "the rest are relations between values, lookups and interpolations"
+
+
+POOL: list[Any] = [
+    None, True, False, 0, 1, 2, 3, 7, 80, 255, 300, 65536, 70000, -1, 0.5, 1.5, 0.05, 1e9, "", "0", "1", "+3",
+    "-1", "1.5", "1e3", ".5", "inf", "x", "a b", "a:b", "a.b", "a.b:c", "TERM", "sigusr1", "KILL", "all", "any",
+    "true", "false", "yes", "2:4", "0:2", "4:2", "022", "0777", "1777", "9", "64-78", "0-3,8", "numa", "unlimited",
+    "1:unlimited", "127.0.0.1", "h:1", "[::1]:6379", "unix:/tmp/s", "redis://h:1", "http://h", "/path", "/a b",
+    "80__rank__", "longpassword", "group", "worker", "gnu", "exec", "zygote", "stop", "halving", "started", "ü",
+    "..", "a\nb", "env:A", "cmd:x", "torch>=2", "torch >", "(", "range(1,5)", [], ["a"], [1, 2], ["TERM"],
+    ["KILL"], [None], ["torch", "env:X"], [[1]], [{"action": "retry"}], [{"exec": "true"}], [{"action": "x"}],
+    [{}], {}, {"a": 1}, {"a": None}, {"a": "healthy"}, {"a": [1, "b"]}, {"a": {}}, {"nofile": 1}, {"all": "tee"},
+    {"tcp": {"port": 1}}, {"exec": ["x"]}, {"stdout": ["x"]}, {"s": {"timeout_s": 1}}, {"factor": 3},
+    {"worker": {"nproc": 2}},
+]  # fmt: skip
+"""Values of every kind that some reader takes, for all of them."""
+
+
+def leaves(cls: Any, path: tuple[str, ...], kinds: dict[str, str]) -> Iterator[tuple[tuple[str, ...], dict[str, str]]]:  # noqa: ANN401 - a dataclass
+    for one in fields(cls):
+        where = (*path, one.name)
+        if "section" in one.metadata:
+            yield from leaves(one.metadata["section"], where, kinds)
+        elif "choices" in one.metadata:
+            for kind, each in one.metadata["choices"].items():
+                yield from leaves(each, where, {**kinds, one.name: kind})
+        elif one.name != "kind":
+            yield where, kinds
+
+
+LEAVES = list(leaves(JobConfig, (), {}))
+
+
+def judged(path: tuple[str, ...], kinds: dict[str, str], value: Any) -> tuple[bool, bool]:  # noqa: ANN401 - YAML
+    """Whether the converter takes a value at a path, and whether the schema does."""
+    data: Any = value
+    for name in reversed(path):
+        data = {name: data}
+    for group, kind in kinds.items():
+        data[group]["kind"] = kind
+    report = Report()
+    convert(JobConfig, data, "", report)
+    return not report.problems, not errors(data)
+
+
+@pytest.mark.parametrize(
+    ("path", "kinds"), LEAVES, ids=[f"{'.'.join(path)}-{'-'.join(k.values())}" for path, k in LEAVES]
+)
+def test_whatever_is_taken_passes(path: tuple[str, ...], kinds: dict[str, str]) -> None:
+    refused = [value for value in POOL if judged(path, kinds, value) == (True, False)]
+    assert refused == []
+
+
+def test_most_of_what_is_not_taken_does_not_pass() -> None:
+    verdicts = [judged(path, kinds, value) for path, kinds in LEAVES for value in POOL]
+    wrong = [passes for taken, passes in verdicts if not taken]
+    assert len(wrong) > 5000
+    assert sum(wrong) <= 0.05 * len(wrong), "bounds of numbers in quotes, and what has to be looked up"
