@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from orchestrator.cli.compose import compose
 from orchestrator.cli.job import check
 from orchestrator.cli.torchrun import command
 from orchestrator.cli.torchrun.compiled import Compiled
-from orchestrator.cli.torchrun.meeting import endpoint, is_free, is_this_host, password
+from orchestrator.cli.torchrun.meeting import endpoint, is_free, is_this_host, own_address, password
 from orchestrator.cli.torchrun.options import all_options, destination, parse
 from orchestrator.cli.torchrun.settings import compiled
 from orchestrator.core.ranks import fill_in, places, worker_env
@@ -324,6 +326,19 @@ def test_this_host_is_known_by_its_names_and_addresses() -> None:
     assert all(map(is_this_host, ("localhost", "127.0.0.1", "127.8.8.8", "::1", socket.gethostname())))
     assert not is_this_host("192.0.2.7")
     assert not is_this_host("no.such.host.invalid")
+
+
+def test_the_host_is_reached_at_the_address_that_the_endpoint_leads_to() -> None:
+    assert [own_address(host) for host in ("127.0.0.1", "localhost", "192.0.2.7", "no.such.host.invalid")] == [None] * 4
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        with contextlib.suppress(OSError):  # a machine without a network has no other address
+            probe.connect(("192.0.2.1", 9))
+        mine = probe.getsockname()[0]
+    expected = None if ip_address(mine).is_loopback or mine == "0.0.0.0" else mine
+    found = job("--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint={mine}", "--rdzv-id=j", "x.py", hosts=True)
+    assert found.node.addr == expected
+    given = ("--nnodes=2", f"--master-addr={mine}", "--local-addr=10.9.9.9", "x.py")
+    assert job(*given).node.addr == "10.9.9.9"
 
 
 def test_a_port_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,8 @@ def _embedded(
         to.set("rendezvous.kind", "embedded", how)
         to.set("rendezvous.listen", f"{_in_url(_listen_on(host))}:{port}", how)
         to.set("rendezvous.password", secret, "--rdzv-id")
+        if values.local_addr is None and (address := own_address(host)) is not None:
+            to.set("node.addr", address, how)  # known to be of the network that the nodes meet in
     else:
         to.set("rendezvous.kind", "redis", how)
         to.set("rendezvous.url", f"redis://:{secret}@{_in_url(_reached_at(host))}:{port}/0", how)
@@ -203,6 +205,20 @@ def _resolved(host: str) -> set[str]:
     except (OSError, UnicodeError):
         return set()
     return {str(address[0]) for *_, address in found} | {name for _, _, _, name, _ in found if name}
+
+
+def own_address(host: str) -> str | None:
+    """The address of this machine, other than the loopback's, that ``host`` leads to; None if it leads elsewhere."""
+    for address in sorted(_resolved(host)):
+        try:
+            known = ip_address(address)
+            with socket.socket(socket.AF_INET6 if known.version == 6 else socket.AF_INET) as probe:  # noqa: PLR2004 - IPv6
+                probe.bind((address, 0))
+        except (OSError, ValueError):
+            continue
+        if not known.is_loopback:
+            return address
+    return None
 
 
 def is_free(host: str, port: int) -> bool:
