@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from orchestrator.cli import argv, resolvers
+from orchestrator.cli import argv, resolvers, sweeping
 from orchestrator.cli.compose import compose
 from orchestrator.cli.sweep_compose import Composer
 from orchestrator.cli.sweep_jobs import Planned, Planner, key_of
@@ -136,3 +136,12 @@ def test_a_wrong_section_is_told(data: object, says: str) -> None:
     report = Report()
     convert(SweepConfig, data, "sweep", report)
     assert [str(problem) for problem in report.problems] == [says]
+
+
+def test_ctrl_c_while_the_sweeper_thinks_ends_in_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweeping, "through_hydra", interrupted)
+    line = argv.parse(["-m", "worker.env.A=1,2", "--", "true"])
+    assert sweeping.sweep(line, lambda *_: 0, lambda _: None) == 130

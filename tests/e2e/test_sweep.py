@@ -379,3 +379,15 @@ def test_recipes_can_be_swept_and_logs_of_one_place_are_kept_apart(sweep: Launch
     assert len(run.sweep.jobs) == 4
     said = {job.key: (tmp_path / "out" / job.key / "default/1/0/stdout.log").read_text() for job in run.sweep.jobs}
     assert sorted(said.values()) == ["one\n", "one\n", "two\n", "two\n"]
+
+
+def test_a_job_that_cannot_be_made_ready_again_has_failed_and_the_others_go_on(sweep: Launcher, tmp_path: Path) -> None:
+    worker = script(tmp_path, *LOSS, "if x == 1: os.rmdir(os.getcwd())", "raise SystemExit(x == 1)")
+    for x in (1, 2, 3):
+        (tmp_path / f"place{x}").mkdir()
+    words = ["sweep.retries=3", "worker.env.X=1,2,3", "worker.cwd=place${worker.env.X}", *worker]
+    run = sweep(tmp_path, words)
+    assert run.finish() == 1
+    assert run.states() == {1: FAILED, 2: DONE, 3: DONE}
+    assert run.job(1).attempts == 1
+    assert "job 0 is not tried again: worker.cwd: " in run.stderr
