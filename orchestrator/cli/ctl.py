@@ -49,9 +49,9 @@ def _graph(words: list[str]) -> Answer:
 
 def _sweep(words: list[str]) -> Answer:
     """Print the table of a sweep again, the best job first."""
-    from orchestrator.cli import sweep_show  # noqa: PLC0415 - the other verbs do not need it
+    from orchestrator.cli.sweep import show  # noqa: PLC0415 - the other verbs do not need it
 
-    return sweep_show.answer(words)
+    return show.answer(words)
 
 
 def _schema(_words: list[str]) -> Answer:

@@ -149,7 +149,7 @@ def _start(job: Job, voices: MakeVoices | None = None) -> int:
 
 def _sweep(line: Line) -> int:
     """Several jobs, by Hydra's sweeper and launcher."""
-    from orchestrator.cli.sweeping import sweep  # noqa: PLC0415
+    from orchestrator.cli.sweep.command import sweep  # noqa: PLC0415
 
     return sweep(line, _start, complain)
 

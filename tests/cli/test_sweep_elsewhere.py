@@ -16,10 +16,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from orchestrator.cli import argv, resolvers
-from orchestrator.cli.sweep_book import Book
-from orchestrator.cli.sweep_elsewhere import ElsewhereRun
-from orchestrator.cli.sweep_folder import Folder
-from orchestrator.cli.sweep_jobs import Planned, Planner
+from orchestrator.cli.sweep.book import Book
+from orchestrator.cli.sweep.elsewhere import ElsewhereRun
+from orchestrator.cli.sweep.folder import Folder
+from orchestrator.cli.sweep.jobs import Planned, Planner
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.sweep import JobState, Sweep, SweepJob
 from tests.cli.test_sweep_jobs import RUN, composer

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.cli import sweep_csv, sweep_files
 from orchestrator.cli.secrets import Secrets
-from orchestrator.cli.sweep_html import page
-from orchestrator.cli.sweep_plot import MOST_JOBS, plot
+from orchestrator.cli.sweep import csv_file, files
+from orchestrator.cli.sweep.html_page import page
+from orchestrator.cli.sweep.plot import MOST_JOBS, plot
 from orchestrator.core.sweep import JobState, Sweep, SweepJob
 from tests.cli.sweeps import MIXED, job, sweep
 
@@ -80,7 +80,7 @@ class Reader(html.parser.HTMLParser):
 
 
 def rows(found: Sweep, secrets: Secrets = NOTHING) -> list[list[str]]:
-    return list(csv.reader(io.StringIO(sweep_csv.text(found, secrets), newline="")))
+    return list(csv.reader(io.StringIO(csv_file.text(found, secrets), newline="")))
 
 
 # -- sweep.csv
@@ -101,7 +101,7 @@ def test_the_csv_has_a_column_for_each_parameter() -> None:
     ]
     assert found[1] == ["1", "0.01", "adam", "succeeded", "0.25", "1", "1.5", "/sweeps/lr/k1", ""]
     assert [row[4] for row in found] == ["0.5", "0.25", "0.125", "", "nan", ""]
-    text = sweep_csv.text(MIXED, NOTHING)
+    text = csv_file.text(MIXED, NOTHING)
     assert text.count("\r\n") == text.count("\n") == 7
 
 
@@ -154,7 +154,7 @@ def test_secrets_are_in_none_of_the_files(tmp_path: Path) -> None:
         params={"worker.env.MY_KEY": 12345, "worker.env.A": "hush-hush"},
         dir="/hush-hush",
     )
-    sweep_files.write(replace(sweep(hidden), name="hush-hush"), tmp_path, Secrets({"TOKEN": "hush-hush"}))
+    files.write(replace(sweep(hidden), name="hush-hush"), tmp_path, Secrets({"TOKEN": "hush-hush"}))
     for name in ("sweep.csv", "sweep.html"):
         text = (tmp_path / name).read_text()
         assert "***" in text
@@ -216,7 +216,7 @@ def test_whatever_jobs_hold_every_file_is_well_formed(found: Sweep) -> None:
 
 def test_files_are_replaced_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
     (tmp_path / "sweep.html").write_text("old")
-    sweep_files.write(MIXED, tmp_path, NOTHING)
+    files.write(MIXED, tmp_path, NOTHING)
     assert (tmp_path / "sweep.html").read_text().startswith("<!doctype html>")
     assert (tmp_path / "sweep.csv").read_bytes().startswith(b"n,worker.flags.lr")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
@@ -224,7 +224,7 @@ def test_files_are_replaced_whole_and_nothing_else_is_left(tmp_path: Path) -> No
 
 def test_a_file_that_cannot_be_written_is_told_and_the_others_are_there(tmp_path: Path) -> None:
     (tmp_path / "sweep.csv").mkdir()
-    notes = sweep_files.write(MIXED, tmp_path, NOTHING)
+    notes = files.write(MIXED, tmp_path, NOTHING)
     assert notes[0] == f"{tmp_path}/sweep.csv: Is a directory"
     assert (tmp_path / "sweep.html").exists()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
@@ -233,11 +233,11 @@ def test_a_file_that_cannot_be_written_is_told_and_the_others_are_there(tmp_path
 def test_without_matplotlib_there_is_no_picture_and_one_line_says_how_to_get_it(tmp_path: Path) -> None:
     (tmp_path / "matplotlib.py").write_text("raise ImportError('not here')")
     script = (
-        "from pathlib import Path; from orchestrator.cli.sweep_files import write;"
+        "from pathlib import Path; from orchestrator.cli.sweep.files import write;"
         "from orchestrator.cli.secrets import Secrets; from tests.cli.sweeps import MIXED;"
         "Path('sweep.png').write_text('old'); print(write(MIXED, Path('.'), Secrets()))"
     )
-    root = str(Path(sweep_files.__file__).parents[2])
+    root = str(Path(files.__file__).parents[3])
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=tmp_path,
@@ -246,7 +246,7 @@ def test_without_matplotlib_there_is_no_picture_and_one_line_says_how_to_get_it(
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == str([sweep_files.NO_PNG])
+    assert done.stdout.strip() == str([files.NO_PNG])
     assert not (tmp_path / "sweep.png").exists()
     assert (tmp_path / "sweep.html").exists()
 
@@ -257,7 +257,7 @@ def test_without_matplotlib_there_is_no_picture_and_one_line_says_how_to_get_it(
     [MIXED, sweep(), sweep(job(0)), sweep(*(job(n, value=n % 7, a=f"$x_{n % 5}$ \u6f22") for n in range(40)))],
 )
 def test_the_picture_is_drawn_where_matplotlib_is(tmp_path: Path, found: Sweep) -> None:
-    assert sweep_files.write(found, tmp_path, NOTHING) == []
+    assert files.write(found, tmp_path, NOTHING) == []
     data = (tmp_path / "sweep.png").read_bytes()
     assert data.startswith(b"\x89PNG")
     width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from orchestrator.cli import argv, resolvers, sweeping
+from orchestrator.cli import argv, resolvers
 from orchestrator.cli.compose import compose
-from orchestrator.cli.sweep_compose import Composer
-from orchestrator.cli.sweep_jobs import Planned, Planner, key_of
+from orchestrator.cli.sweep import command
+from orchestrator.cli.sweep.compose import Composer
+from orchestrator.cli.sweep.jobs import Planned, Planner, key_of
 from orchestrator.config.convert import convert
 from orchestrator.config.report import Report
 from orchestrator.config.sweep import SweepConfig
@@ -142,6 +143,6 @@ def test_ctrl_c_while_the_sweeper_thinks_ends_in_130(monkeypatch: pytest.MonkeyP
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweeping, "through_hydra", interrupted)
+    monkeypatch.setattr(command, "through_hydra", interrupted)
     line = argv.parse(["-m", "worker.env.A=1,2", "--", "true"])
-    assert sweeping.sweep(line, lambda *_: 0, lambda _: None) == 130
+    assert command.sweep(line, lambda *_: 0, lambda _: None) == 130

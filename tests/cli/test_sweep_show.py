@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.secrets import Secrets
-from orchestrator.cli.sweep_table import columns, ranked, short_names, table
+from orchestrator.cli.sweep.table import columns, ranked, short_names, table
 from orchestrator.core.sweep import Sweep, SweepJob, to_dict
 from tests.cli.invoke import Commands
 from tests.cli.sweeps import MIXED, job, sweep

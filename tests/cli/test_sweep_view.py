@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.cli.secrets import Secrets
-from orchestrator.cli.sweep_progress import Progress
-from orchestrator.cli.sweep_view import SweepView
+from orchestrator.cli.sweep.progress import Progress
+from orchestrator.cli.sweep.view import SweepView
 from orchestrator.core.sweep import JobState, Sweep, SweepJob
 from orchestrator.edge.console import Console
 from tests.cli.sweeps import job, sweep

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.cli.sweep_show import read
+from orchestrator.cli.sweep.show import read
 from orchestrator.core.sweep import JobState, Sweep, SweepJob
 from tests.e2e.harness import Launch, until
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.sweep_show import read
+from orchestrator.cli.sweep.show import read
 from orchestrator.core.sweep import JobState
 from tests.e2e.conftest import Launcher
 from tests.e2e.harness import Launch, external_server, in_round, until

@@ -1,4 +1,4 @@
-"""Jobs of a sweep that another launcher runs, such as submitit's on Slurm; `sweep_task` is what it runs there.
+"""Jobs of a sweep that another launcher runs, such as submitit's on Slurm; `task` is what it runs there.
 
 Here they are handed over and waited for. What became of one is in its result.json, which must be on a disk that both
 sides see. Invariant: of a job whose end nobody knows it is not said that it succeeded.
@@ -19,9 +19,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
 from orchestrator.cli.quoting import quoted
-from orchestrator.cli.sweep_book import Book
-from orchestrator.cli.sweep_folder import Folder
-from orchestrator.cli.sweep_jobs import Planned
+from orchestrator.cli.sweep.book import Book
+from orchestrator.cli.sweep.folder import Folder
+from orchestrator.cli.sweep.jobs import Planned
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.sweep import JobState, SweepJob
 

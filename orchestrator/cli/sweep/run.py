@@ -16,10 +16,10 @@ from typing import Any
 
 from orchestrator.cli.member import abort_on_fault
 from orchestrator.cli.signals import Signals
-from orchestrator.cli.sweep_attempt import Attempt, Outcome
-from orchestrator.cli.sweep_book import Book
-from orchestrator.cli.sweep_folder import Folder, value_of
-from orchestrator.cli.sweep_jobs import Planned
+from orchestrator.cli.sweep.attempt import Attempt, Outcome
+from orchestrator.cli.sweep.book import Book
+from orchestrator.cli.sweep.folder import Folder, value_of
+from orchestrator.cli.sweep.jobs import Planned
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.halving import Halving, HalvingPolicy
 from orchestrator.core.slots import Grant, Need, Slots

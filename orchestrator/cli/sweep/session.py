@@ -29,9 +29,9 @@ from orchestrator.cli.paths import absolute, shown
 from orchestrator.cli.plain import plain
 from orchestrator.cli.resolvers import MadeUp
 from orchestrator.cli.secrets import Secrets
-from orchestrator.cli.sweep_compose import Composer
-from orchestrator.cli.sweep_folder import Folder
-from orchestrator.cli.sweep_jobs import Planned, Planner
+from orchestrator.cli.sweep.compose import Composer
+from orchestrator.cli.sweep.folder import Folder
+from orchestrator.cli.sweep.jobs import Planned, Planner
 from orchestrator.cli.terminal import level_of
 from orchestrator.config.convert import convert
 from orchestrator.config.report import Report
@@ -42,10 +42,10 @@ from orchestrator.core.sweep import JobState, Sweep, SweepJob
 from orchestrator.errors import ConfigError, ExitCode, InternalError, OrchestratorError, Problem
 
 if TYPE_CHECKING:
-    from orchestrator.cli.sweep_book import Book
-    from orchestrator.cli.sweep_elsewhere import ElsewhereRun
-    from orchestrator.cli.sweep_run import SweepRun
-    from orchestrator.cli.sweep_view import SweepView
+    from orchestrator.cli.sweep.book import Book
+    from orchestrator.cli.sweep.elsewhere import ElsewhereRun
+    from orchestrator.cli.sweep.run import SweepRun
+    from orchestrator.cli.sweep.view import SweepView
     from orchestrator.edge.console import Console
 
 _MANY = 50  # jobs, which take some seconds to check
@@ -161,7 +161,7 @@ class SweepSession:
     def _opened(self, planned: Sequence[Planned]) -> Book:
         """The sweep's directory, its book, and whoever runs its jobs; made for the first batch."""
         if self._book is None:
-            from orchestrator.cli.sweep_book import Book  # noqa: PLC0415 - with asyncio, and all of the edge
+            from orchestrator.cli.sweep.book import Book  # noqa: PLC0415 - with asyncio, and all of the edge
             from orchestrator.edge.console import Console  # noqa: PLC0415 - as above
 
             self._folder = folder = Folder(Path(self._directory))
@@ -185,11 +185,11 @@ class SweepSession:
     def _engage(self, book: Book, folder: Folder, slots: Slots) -> None:
         """Make whoever runs the jobs."""
         if self._launcher is not None:
-            from orchestrator.cli.sweep_elsewhere import ElsewhereRun  # noqa: PLC0415 - few sweeps need it
+            from orchestrator.cli.sweep.elsewhere import ElsewhereRun  # noqa: PLC0415 - few sweeps need it
 
             self._elsewhere = ElsewhereRun(self._launcher, self._config, book=book, folder=folder)
             return
-        from orchestrator.cli.sweep_run import SweepRun  # noqa: PLC0415 - with asyncio, and all of the edge
+        from orchestrator.cli.sweep.run import SweepRun  # noqa: PLC0415 - with asyncio, and all of the edge
 
         self._runner = asyncio.Runner()
         self._run = SweepRun(folder, self._config, slots=slots, book=book, again=self._again, say=self._warn)
@@ -201,7 +201,7 @@ class SweepSession:
     def _show(self, book: Book) -> None:
         """Show the sweep from now on, or how large it has become."""
         if self._view is None and self._console is not None:
-            from orchestrator.cli.sweep_view import SweepView  # noqa: PLC0415 - as above
+            from orchestrator.cli.sweep.view import SweepView  # noqa: PLC0415 - as above
 
             self._view = book.view = SweepView(self._console, book.sweep, self._secrets)
             self._view.begin()
@@ -236,9 +236,9 @@ class SweepSession:
 
     def _draw(self, sweep: Sweep, directory: Path) -> None:
         """The files in which a person looks at the results."""
-        from orchestrator.cli import sweep_files  # noqa: PLC0415 - when a sweep is over
+        from orchestrator.cli.sweep import files  # noqa: PLC0415 - when a sweep is over
 
-        for note in sweep_files.write(sweep, directory, self._secrets):
+        for note in files.write(sweep, directory, self._secrets):
             self._warn(note)
         if self._console is not None:
             self._console.say(f"results: {shown(directory / 'sweep.html')}", "dim")

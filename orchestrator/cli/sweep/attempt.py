@@ -16,8 +16,8 @@ from typing import Any
 
 from orchestrator.cli.member import Member
 from orchestrator.cli.run import backends_of, start_health
-from orchestrator.cli.sweep_folder import value_of
-from orchestrator.cli.sweep_jobs import Planned
+from orchestrator.cli.sweep.folder import value_of
+from orchestrator.cli.sweep.jobs import Planned
 from orchestrator.cli.voices import open_journal
 from orchestrator.core.result import RunResult
 from orchestrator.core.slots import Grant

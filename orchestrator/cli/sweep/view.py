@@ -15,9 +15,9 @@ from typing import Protocol
 
 from orchestrator.cli.report import Line
 from orchestrator.cli.secrets import Secrets
-from orchestrator.cli.sweep_lines import JobLines, begin_line, end_lines
-from orchestrator.cli.sweep_progress import Progress
-from orchestrator.cli.sweep_table import columns, short_names
+from orchestrator.cli.sweep.lines import JobLines, begin_line, end_lines
+from orchestrator.cli.sweep.progress import Progress
+from orchestrator.cli.sweep.table import columns, short_names
 from orchestrator.cli.terminal import level_of
 from orchestrator.core.sweep import JobState, Sweep, SweepJob
 

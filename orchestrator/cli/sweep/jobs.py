@@ -26,7 +26,7 @@ from orchestrator.cli.jobyaml import job_yaml
 from orchestrator.cli.publication import publication
 from orchestrator.cli.resolvers import MadeUp
 from orchestrator.cli.secrets import MASK, Secrets, is_secret_name
-from orchestrator.cli.sweep_compose import Composer
+from orchestrator.cli.sweep.compose import Composer
 from orchestrator.core.publication import Publication
 from orchestrator.core.specs import UNIX, JobSpec, RendezvousKind
 from orchestrator.core.sweep import Scalar

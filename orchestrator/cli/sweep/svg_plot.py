@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Sequence
 from statistics import median
 
-from orchestrator.cli.sweep_plot import Axis, Panel, Plot, Point, fit
+from orchestrator.cli.sweep.plot import Axis, Panel, Plot, Point, fit
 from orchestrator.core.sweep import JobState
 from orchestrator.edge.console import escape
 

@@ -11,10 +11,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.cli import sweep_csv
 from orchestrator.cli.paths import shown
 from orchestrator.cli.secrets import Secrets
-from orchestrator.cli.sweep_table import columns, number, objective, pairs, short_names, tally
+from orchestrator.cli.sweep import csv_file
+from orchestrator.cli.sweep.table import columns, number, objective, pairs, short_names, tally
 from orchestrator.core.sweep import Sweep
 
 NO_PNG = "there is no sweep.png without matplotlib: pip install 'orchestrator[sweep]'"
@@ -26,7 +26,7 @@ def write(sweep: Sweep, directory: Path, secrets: Secrets) -> list[str]:
     A sweep that looks for nothing has no picture, for it would cost more than many a job.
     """
     files: dict[str, Callable[[], bytes]] = {
-        "sweep.csv": lambda: sweep_csv.text(sweep, secrets).encode("utf-8", "backslashreplace"),
+        "sweep.csv": lambda: csv_file.text(sweep, secrets).encode("utf-8", "backslashreplace"),
         "sweep.html": lambda: _page(sweep, secrets),
     }
     if sweep.objective is not None:
@@ -57,14 +57,14 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def _page(sweep: Sweep, secrets: Secrets) -> bytes:
-    from orchestrator.cli.sweep_html import page  # noqa: PLC0415 - when a sweep is over
+    from orchestrator.cli.sweep.html_page import page  # noqa: PLC0415 - when a sweep is over
 
     return page(sweep, secrets).encode("utf-8", "backslashreplace")
 
 
 def _picture(sweep: Sweep, secrets: Secrets) -> bytes:
-    from orchestrator.cli.sweep_plot import plot  # noqa: PLC0415 - as above
-    from orchestrator.cli.sweep_png import png  # noqa: PLC0415 - as above
+    from orchestrator.cli.sweep.plot import plot  # noqa: PLC0415 - as above
+    from orchestrator.cli.sweep.png_plot import png  # noqa: PLC0415 - as above
 
     best = sweep.best
     names = short_names(columns(sweep))

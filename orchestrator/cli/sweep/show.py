@@ -12,9 +12,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cli import sweep_table
 from orchestrator.cli.paths import shown
 from orchestrator.cli.secrets import Secrets
+from orchestrator.cli.sweep import table
 from orchestrator.core.sweep import Sweep, SweepJob, from_dict, to_dict
 from orchestrator.errors import ConfigError, Problem
 
@@ -27,7 +27,7 @@ def answer(words: list[str]) -> tuple[str, Any]:
         fact = f"{len(words)} words" if len(words) != 1 else f"{words[0]!r} is no option of this verb"
         raise ConfigError([Problem("sweep", fact, "give one directory, as in orchestratectl sweep sweeps/NAME")])
     sweep, secrets = read(Path(words[0])), Secrets.of(None, os.environ)
-    return sweep_table.table(sweep, secrets), to_dict(masked(sweep, secrets))
+    return table.table(sweep, secrets), to_dict(masked(sweep, secrets))
 
 
 def read(directory: Path) -> Sweep:
@@ -51,14 +51,14 @@ def read(directory: Path) -> Sweep:
 
 def masked(sweep: Sweep, secrets: Secrets) -> Sweep:
     """The same, sorted by its objective, with nothing secret in any text."""
-    return dataclasses.replace(sweep, jobs=tuple(_masked(job, secrets) for job in sweep_table.ranked(sweep)))
+    return dataclasses.replace(sweep, jobs=tuple(_masked(job, secrets) for job in table.ranked(sweep)))
 
 
 def _masked(job: SweepJob, secrets: Secrets) -> SweepJob:
     return dataclasses.replace(
         job,
-        overrides=tuple(sweep_table.override(text, secrets) for text in job.overrides),
-        params={key: sweep_table.exact(key, value, secrets) for key, value in job.params.items()},
+        overrides=tuple(table.override(text, secrets) for text in job.overrides),
+        params={key: table.exact(key, value, secrets) for key, value in job.params.items()},
         message=secrets.mask(job.message),
         dir=secrets.mask(job.dir),
     )

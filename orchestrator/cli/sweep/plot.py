@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.cli.secrets import MASK, Secrets
-from orchestrator.cli.sweep_table import cell, columns, number, objective, pairs, ranked, short_names
+from orchestrator.cli.sweep.table import cell, columns, number, objective, pairs, ranked, short_names
 from orchestrator.core.sweep import JobState, Scalar, Sweep, SweepJob
 from orchestrator.edge.console import cut, escape
 

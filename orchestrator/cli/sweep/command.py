@@ -13,14 +13,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from orchestrator.cli import argv, resolvers, source, sweep_launcher
+from orchestrator.cli import argv, resolvers, source
 from orchestrator.cli.argv import Line
 from orchestrator.cli.compose import FOREIGN, compose, problems_of, through_hydra
 from orchestrator.cli.origins import Origins
 from orchestrator.cli.plain import plain
 from orchestrator.cli.quoting import quoted
-from orchestrator.cli.sweep_session import SweepHalted, SweepSession
-from orchestrator.cli.sweep_task import Start, Task
+from orchestrator.cli.sweep import launcher
+from orchestrator.cli.sweep.session import SweepHalted, SweepSession
+from orchestrator.cli.sweep.task import Start, Task
 from orchestrator.config.convert import convert
 from orchestrator.config.report import Report
 from orchestrator.config.sweep import SweepConfig
@@ -36,7 +37,7 @@ def sweep(line: Line, start: Start, complain: Complain) -> int:
     made = resolvers.register()
     line = _with_params(line)
     session = SweepSession(line, made)
-    sweep_launcher.register(session)
+    launcher.register(session)
     ended, interrupted = True, False
     try:
         through_hydra(line, Task(line, start, made))

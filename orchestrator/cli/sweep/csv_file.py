@@ -11,7 +11,7 @@ import csv
 import io
 
 from orchestrator.cli.secrets import Secrets
-from orchestrator.cli.sweep_table import columns, exact
+from orchestrator.cli.sweep.table import columns, exact
 from orchestrator.core.sweep import Scalar, Sweep
 
 _EXECUTED = (

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from orchestrator.cli.sweep_folder import Folder
-from orchestrator.cli.sweep_jobs import Planned
+from orchestrator.cli.sweep.folder import Folder
+from orchestrator.cli.sweep.jobs import Planned
 from orchestrator.core.sweep import Sweep, SweepJob
 
 

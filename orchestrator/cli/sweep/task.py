@@ -12,12 +12,13 @@ from collections.abc import Callable
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from orchestrator.cli import resolvers, source, sweep_launcher
+from orchestrator.cli import resolvers, source
 from orchestrator.cli.argv import Line
 from orchestrator.cli.compose import full_errors
 from orchestrator.cli.job import Job, check, claim
 from orchestrator.cli.recipes import Recipe
 from orchestrator.cli.resolvers import MadeUp
+from orchestrator.cli.sweep import launcher
 
 Start = Callable[[Job], int]
 
@@ -47,7 +48,7 @@ class Task:
 
 def _arrived(line: Line, start: Start, recipes: dict[str, Recipe]) -> Task:
     """The task in another process, where Hydra knows nothing of ours yet."""
-    sweep_launcher.announce()
+    launcher.announce()
     source.register()
     source.LOADED.update(recipes)
     full_errors()

@@ -9,19 +9,19 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from orchestrator.cli import sweep_svg
 from orchestrator.cli.report import duration
 from orchestrator.cli.secrets import Secrets
-from orchestrator.cli.sweep_plot import Plot, plot
-from orchestrator.cli.sweep_svg import text
-from orchestrator.cli.sweep_table import cell, columns, number, objective, override, ranked, short_names, tally
+from orchestrator.cli.sweep import svg_plot
+from orchestrator.cli.sweep.plot import Plot, plot
+from orchestrator.cli.sweep.svg_plot import text
+from orchestrator.cli.sweep.table import cell, columns, number, objective, override, ranked, short_names, tally
 from orchestrator.core.sweep import JobState, Scalar, Sweep, SweepJob
 
 _PAGE = Path(__file__).parent / "page"
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _COLOURS = {JobState.SUCCEEDED: "good", JobState.FAILED: "bad", JobState.PRUNED: "early"}
 _KEY = (
-    (f'<path class="star" d="{sweep_svg.star(9, 9, 0.9)}"/>', "best"),
+    (f'<path class="star" d="{svg_plot.star(9, 9, 0.9)}"/>', "best"),
     ('<circle class="succeeded" cx="9" cy="9" r="5"/>', "succeeded"),
     ('<circle class="pruned" cx="9" cy="9" r="5"/>', "pruned, with its last value"),
     ('<path class="foot" d="M4 14l10 -10m-10 0l10 10"/>', "failed, or without a value"),
@@ -71,8 +71,8 @@ def _pictures(drawn: Plot) -> list[str]:
     if not any(one.points for one in drawn.panels):
         return []
     key = "".join(f'<span><svg viewBox="0 0 18 18">{shape}</svg>{words}</span>' for shape, words in _KEY)
-    several = [f'<figure class="wide">{sweep_svg.parallel(drawn)}</figure>'] if len(drawn.panels) > 1 else []
-    figures = "".join(f"<figure>{sweep_svg.panel(one, drawn.y)}</figure>" for one in drawn.panels)
+    several = [f'<figure class="wide">{svg_plot.parallel(drawn)}</figure>'] if len(drawn.panels) > 1 else []
+    figures = "".join(f"<figure>{svg_plot.panel(one, drawn.y)}</figure>" for one in drawn.panels)
     left_out = [f"<p>Only {text(drawn.left_out)} are drawn; the table has all.</p>"] if drawn.left_out else []
     return [
         f"<h2>Parameters against {text(drawn.y.label)}</h2>",

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.sweep_plot import Axis, Panel, Plot, Point, fit
+from orchestrator.cli.sweep.plot import Axis, Panel, Plot, Point, fit
 from orchestrator.core.sweep import JobState
 from orchestrator.edge.console import escape
 

@@ -1,6 +1,6 @@
 """What a sweep says of itself at the terminal: lines that stay, and the panel below them that changes.
 
-Words only: who writes them is `sweep_view`. Invariant: a line has what matters first, for its end may be cut off.
+Words only: who writes them is `view`. Invariant: a line has what matters first, for its end may be cut off.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from orchestrator.cli.report import Line, counted, duration
 from orchestrator.cli.secrets import Secrets
-from orchestrator.cli.sweep_progress import Progress, elapsed
-from orchestrator.cli.sweep_table import number, objective, pairs, tally
+from orchestrator.cli.sweep.progress import Progress, elapsed
+from orchestrator.cli.sweep.table import number, objective, pairs, tally
 from orchestrator.core.sweep import JobState, Sweep, SweepJob
 
 _MOST = 40  # running jobs that get a line of their own

@@ -1,6 +1,6 @@
 """``hydra/launcher=parallel``: how Hydra's sweepers have their jobs run by us.
 
-A sweeper asks for batches and waits for each; what is done with one is `sweep_session`'s. Invariant: a failed job is a
+A sweeper asks for batches and waits for each; what is done with one is `session`'s. Invariant: a failed job is a
 failed job to the sweeper, and never the end of the sweep.
 """
 
