@@ -78,13 +78,16 @@ class Oracle:
         for name, nonce in before.nonces.items():
             if after.nonces.get(name) != nonce:
                 history.arrived.pop(nonce, None)
-            if after.nonces.get(name) != nonce and nonce != going and not after.outcome:
+            if after.nonces.get(name) != nonce and nonce != going and not (before.outcome or after.outcome):
                 self.must(
                     history.spoke.get(nonce, 0) + lease_ms <= at,
                     f"{name} was dropped {at - history.spoke.get(nonce, 0)} ms after it spoke",
                 )
         if command.name in ("join", "seat", "renew", "restore") and after.nonces.get(command.node) == command.nonce:
             history.spoke[command.nonce] = at
+        if after.outcome:  # who has not left yet is remembered, and only that
+            self.must(before.outcome is None or set(after.seats) <= set(before.seats), "a closed run is taken part in")
+            return
         for name, nonce in after.nonces.items():
             self.must(history.spoke.get(nonce, at) + lease_ms > at, f"the lease of {name} is over, and it is kept")
             self.must(after.leases.get(name, 0) > at, f"{name} takes part without a lease")

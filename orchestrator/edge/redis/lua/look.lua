@@ -7,4 +7,4 @@
 
 local last = call('XREVRANGE', EVENTS, '+', '-', 'COUNT', 1)[1]
 return {last and last[1] or '0-0', stands() and num('round') or 0, stands() and level() or 0, is('closed') and closed() or {},
-  is('closed') and call('EXISTS', SEATS) == 0 and 1 or 0}
+  is('closed') and call('HLEN', SEATS) == 0 and 1 or 0}
