@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MARKER = "ORCHESTRATOR_GUARD"  # in every worker's environment: <pid of the guard>.<its start>.<id of the worker>
 _MARKER_BYTES = MARKER.encode() + b"="
+_EXITING = 4  # PF_EXITING, among a thread's flags in /proc
 _FIELDS = 20  # of /proc/PID/stat after the name, up to starttime
 _PASSES = 20  # looks at a tree that forks while it is being killed; its next death gives the next ones
 _PINNED = 256  # processes that are held stopped at once: each needs a descriptor
@@ -63,6 +64,16 @@ def look(pid: int) -> Process | None:
     # A leader that ended before its other threads shows as a zombie, but its process lives on.
     dead = fields[0] in b"ZX" and int(fields[17]) <= 1
     return Process(parent=int(fields[1]), session=int(fields[3]), alive=not dead, started=int(fields[19]))
+
+
+def is_ending(pid: int) -> bool:
+    """Whether a process is about to be dead: its memory, with its environment, goes before it is a zombie."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return True
+    flags = (read(f"/proc/{pid}/task/{thread}/stat").rpartition(b") ")[2].split(None, 7)[6:7] for thread in threads)
+    return all(int(word) & _EXITING for words in flags for word in words)
 
 
 def started(pid: int) -> int:

@@ -45,7 +45,7 @@ class Workers:
         self._by_id: dict[int, Worker] = {}
         self._by_pid: dict[int, Worker] = {}  # also the sessions that they lead
         self._by_leaf: dict[str, Worker] = {}
-        self._strays: set[int] = set()  # living orphans that no worker can be named for
+        self._strays: dict[int, bool] = {}  # orphans that no worker can be named for: whether they are about to be dead
         self._unsettled = False
 
     # --- the books
@@ -63,8 +63,8 @@ class Workers:
 
     @property
     def strays(self) -> frozenset[int]:
-        """Orphans that are being killed although no worker can be named for them."""
-        return frozenset() if self._any_living() else frozenset(self._strays)
+        """Orphans that are being killed, or are dying, although no worker can be named for them."""
+        return frozenset(pid for pid, ending in self._strays.items() if ending or not self._any_living())
 
     def left_of(self, workers: Iterable[Worker]) -> list[int]:
         """The pids that still live of these workers' trees."""
@@ -279,7 +279,7 @@ class Workers:
         owner, ours = self._owner(pid)
         if owner is None:
             if not ours:
-                self._strays.add(pid)
+                self._strays[pid] = tree.is_ending(pid)
             return ours or not living
         owner.lingering.add(pid)
         return (owner.doomed or not owner.running) and owner.leaf is None  # a leaf dies as a whole

@@ -180,6 +180,19 @@ def test_a_stop_is_answered_when_the_daemons_are_gone_too(agent: Agent, tmp_path
     assert state_of(pid) == ""
 
 
+def test_a_stop_waits_for_a_daemon_that_takes_its_time_to_die(agent: Agent, tmp_path: Path) -> None:
+    # What dies gives its memory back before it is a zombie, and says no more meanwhile whose it is; the worker's own
+    # death, which comes sooner, makes the guard look again. Another worker lives, to whom it may belong.
+    agent.sh("exec sleep 1000")
+    for number in range(5):
+        home = tmp_path / str(number)
+        home.mkdir()
+        handle = agent.python(daemon(before="memory = b'x' * 150_000_000"), cwd=str(home))
+        pid = read_pid(home / "daemon")
+        assert agent.wait(Stopped, agent.stop(handle)).unkillable == ()
+        assert state_of(pid) == ""
+
+
 # A child with an empty environment, perhaps in a session of its own.
 ANONYMOUS = (
     "import os, signal\n"

@@ -40,9 +40,13 @@ def test_a_zombie_is_not_alive_but_a_leader_that_left_its_threads_behind_is() ->
     with subprocess.Popen([sys.executable, "-I", "-S", "-c", code]) as headless:
         wait_until(lambda: state_of(headless.pid) == "Z", "the leader has left")
         process = tree.look(headless.pid)
+        assert not tree.is_ending(os.getpid())
+        assert not tree.is_ending(headless.pid)
         headless.kill()
+        wait_until(lambda: tree.is_ending(headless.pid), "all its threads have been told to end")
     assert process is not None
     assert process.alive
+    assert tree.is_ending(headless.pid)
 
 
 def test_children_of_all_threads_are_found_with_and_without_the_kernels_help() -> None:
