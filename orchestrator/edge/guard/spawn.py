@@ -169,7 +169,7 @@ def read_failure(error_fd: int) -> SpawnError | None:
     """What the child said before exec; None if exec went well (or if it was killed before: its exit tells)."""
     try:
         words = os.read(error_fd, 256).decode().split()
-    except BlockingIOError:  # nothing, and others than the child could say something
+    except (BlockingIOError, ConnectionResetError):  # nothing: others could still say something; it did not hear us
         return None
     return SpawnError(words[0], int(words[1])) if words else None
 

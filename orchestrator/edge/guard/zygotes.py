@@ -152,7 +152,7 @@ class Zygotes:
             self._start_ourselves(birth)
         else:
             self._workers.born(birth.worker, pid, pidfd, fd)
-            os.write(fd, b"go")
+            _let_go(fd)
         self._next(zygote)
 
     def _release(self, zygote: _Zygote, birth: _Birth) -> int:
@@ -255,6 +255,14 @@ def _pin(pid: int) -> int | None:
         return pidfd
     os.close(pidfd)
     return None
+
+
+def _let_go(fd: int) -> None:
+    """Tell a child that it may go on."""
+    try:
+        os.write(fd, b"go")
+    except OSError:
+        return  # it was killed just now: its exit tells
 
 
 def _fields(program: Program, worker_id: int) -> Message:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -331,6 +333,30 @@ def test_no_worker_is_lost_or_doubled_when_the_zygote_dies_in_the_midst_of_birth
         assert len([event for event in agent.of_kind(Exited) if event.handle == handle]) == 1
     assert not agent.of_kind(SpawnFailed)
     wait_until(lambda: children(agent.client.pid) == [], "nothing half-born is left")
+
+
+@pytest.mark.parametrize("layer", LAYERS, indirect=True)
+def test_a_worker_that_is_killed_at_any_moment_of_its_birth_harms_nobody(agent: Agent, home: Path) -> None:
+    nest = Nest(agent, home)
+    zygote, guard, over = nest.pid, agent.client.pid, threading.Event()
+
+    def kill() -> None:
+        while not over.is_set():
+            for pid in children(guard):
+                if pid != zygote:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        for _ in range(10):
+            handles = {nest.spawn("wait") for _ in range(20)}
+            agent.until(lambda handles=handles: handles <= {event.handle for event in agent.of_kind(Exited)})  # type: ignore[misc]
+    finally:
+        over.set()
+        killer.join()
+    assert agent.wait(Exited, nest.spawn("exit", "7")).exit_code == 7
 
 
 @pytest.mark.parametrize("layer", LAYERS, indirect=True)
