@@ -118,7 +118,7 @@ def flag_arguments(flags: Mapping[str, Flag], style: str) -> tuple[str, ...]:
 
 def _gnu(name: str, value: Flag) -> Iterable[str]:
     if isinstance(value, tuple):
-        return [f"{_dashed(name)}={item}" for item in value]
+        return [argument for item in value for argument in _gnu(name, item)]
     if value is None or isinstance(value, bool):
         return [_dashed(name)] if value else []
     return [f"{_dashed(name)}={value}"] if len(name) > 1 else [_dashed(name), value]

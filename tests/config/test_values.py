@@ -113,13 +113,13 @@ def test_environment_values_become_text_and_null_unsets() -> None:
 @pytest.mark.parametrize(
     ("style", "expected"),
     [
-        ("gnu", ["--lr=0.1", "--amp", "--tag=a b", "-n", "3", "--layer=1", "--layer=2"]),
-        ("spaced", ["--lr", "0.1", "--amp", "--tag", "a b", "-n", "3", "--layer", "1", "2"]),
-        ("hydra", ["lr=0.1", "amp=true", "off=false", "tag='a b'", "n=3", "layer=[1,2]"]),
+        ("gnu", ["--lr=0.1", "--amp", "--tag=a b", "-n", "3", "--layer=1", "--layer=2", "-I", "a", "-I", "b"]),
+        ("spaced", ["--lr", "0.1", "--amp", "--tag", "a b", "-n", "3", "--layer", "1", "2", "-I", "a", "b"]),
+        ("hydra", ["lr=0.1", "amp=true", "off=false", "tag='a b'", "n=3", "layer=[1,2]", "I=[a,b]"]),
     ],
 )
 def test_flags_are_appended_in_the_style_of_the_script(style: str, expected: list[str]) -> None:
-    flags = {"lr": 0.1, "amp": True, "off": False, "none": None, "tag": "a b", "n": 3, "layer": [1, 2]}
+    flags = {"lr": 0.1, "amp": True, "off": False, "none": None, "tag": "a b", "n": 3, "layer": [1, 2], "I": ["a", "b"]}
     assert cmd({"cmd": "python x", "flags": flags, "flags_style": style}) == ("python", "x", *expected)
 
 
