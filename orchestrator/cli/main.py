@@ -49,6 +49,8 @@ def guarded(work: Callable[[], int]) -> int:
         else:
             complain(error)
         return error.exit_code
+    except KeyboardInterrupt:  # while a sweep puts its end in order; it has said what it had to say
+        return INTERRUPTED
     except Exception:  # noqa: BLE001 - the last door: whatever comes here is our bug, and is shown whole
         _show_bug()
         return ExitCode.INTERNAL

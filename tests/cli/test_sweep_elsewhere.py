@@ -86,13 +86,14 @@ def planned(folder: Path, count: int) -> list[Planned]:
 def run(folder: Path, leave: Leave, count: int = 1, **config: Any) -> tuple[ElsewhereRun, list[SweepJob], World]:  # noqa: ANN401
     """Hand jobs over."""
     world = World(folder, leave)
-    home = Folder(folder)
+    settings = SweepConfig(objective="loss", **config)
+    home = Folder(folder, settings)
     said: list[str] = []
     book = Book(Sweep(name="s", objective="loss"), home, said.append)
     jobs = planned(folder, count)
     for one in jobs:
         book.add(one)
-    elsewhere = ElsewhereRun(world, SweepConfig(objective="loss", **config), book=book, folder=home)
+    elsewhere = ElsewhereRun(world, settings, book=book, folder=home)
     elsewhere.batch(jobs, 0)
     home.close()
     return elsewhere, list(book.sweep.jobs), world

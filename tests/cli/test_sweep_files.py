@@ -6,6 +6,7 @@ import importlib.util
 import io
 import math
 import os
+import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,9 +18,12 @@ from hypothesis import strategies as st
 
 from orchestrator.cli.secrets import Secrets
 from orchestrator.cli.sweep import csv_file, files
+from orchestrator.cli.sweep.folder import Folder
 from orchestrator.cli.sweep.html_page import page
 from orchestrator.cli.sweep.plot import MOST_JOBS, plot
+from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.sweep import JobState, Sweep, SweepJob
+from orchestrator.errors import ConfigError
 from tests.cli.sweeps import MIXED, job, sweep
 
 NOTHING = Secrets()
@@ -212,6 +216,38 @@ def test_whatever_jobs_hold_every_file_is_well_formed(found: Sweep) -> None:
 
 
 # -- the files
+
+
+def test_a_disk_that_takes_nothing_costs_a_sweep_its_notes_and_not_its_lock(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        folder = Folder(tmp_path, SweepConfig())
+        with pytest.raises(ConfigError, match=r"is that of a sweep which runs"):
+            Folder(tmp_path, SweepConfig())
+        folder.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    Folder(tmp_path, SweepConfig()).close()
+
+
+def test_what_was_reported_on_the_way_is_forgotten_when_something_else_is_looked_for(tmp_path: Path) -> None:
+    def past(config: SweepConfig) -> SweepJob:
+        folder = Folder(tmp_path, config)
+        found = folder.past("k0")
+        folder.close()
+        assert found is not None
+        return found
+
+    config = SweepConfig(objective="loss", prune="halving")
+    folder = Folder(tmp_path, config)
+    pruned = replace(job(0, JobState.PRUNED, 0.5), curve=((1, 0.5),))
+    folder.begin(pruned)
+    folder.close()
+    assert past(config) == pruned
+    assert past(replace(config, prune=None)) == replace(pruned, state=JobState.PENDING)
+    for other in (replace(config, objective="accuracy"), replace(config, direction="maximize")):
+        assert past(other) == replace(pruned, state=JobState.PENDING, curve=())
 
 
 def test_files_are_replaced_whole_and_nothing_else_is_left(tmp_path: Path) -> None:

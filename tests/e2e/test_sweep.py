@@ -252,11 +252,13 @@ def test_a_recipe_says_what_is_swept_unless_the_command_line_does(sweep: Launche
 
 
 def test_secrets_are_in_no_file_of_a_sweep(sweep: Launcher, tmp_path: Path) -> None:
-    worker = script(tmp_path, "import os", "print(len(os.environ['API_TOKEN']))")
+    worker = script(tmp_path, "import os", "raise ValueError('no ' + os.environ['API_TOKEN'])")
     run = sweep(tmp_path, ["worker.env.API_TOKEN=hunter2-one,hunter2-two", "worker.env.B=xx-$HOME", *worker])
-    assert run.finish() == 0, run.stderr
-    assert len(run.sweep.jobs) == 2
-    assert b"hunter2" not in b"".join(path.read_bytes() for path in run.sweep_dir.rglob("*") if path.is_file())
+    assert run.finish() == 1, run.stderr
+    assert all(job.message.endswith("ValueError: no ***") for job in run.sweep.jobs)
+    files = [path for path in run.sweep_dir.rglob("*") if path.is_file() and "logs" not in path.parts]
+    assert {"job.json", "result.json", "events.jsonl", "sweep.json", "sweep.csv"} <= {path.name for path in files}
+    assert b"hunter2" not in b"".join(path.read_bytes() for path in files)
     assert "hunter2" not in run.stderr
 
 
@@ -291,6 +293,11 @@ def test_a_job_that_others_do_better_than_is_stopped_early_and_counts_as_done(sw
     assert again.finish() == 0, again.stderr
     assert [job.attempts for job in again.sweep.jobs] == [1] * 7
     assert again.job(6).state is pruned, "what others did in an earlier sweep counts"
+    worker = script(tmp_path, "import os", "from orchestrator.worker import report", "report(loss=1)")
+    whole = sweep(tmp_path, ["sweep.jobs=1", "sweep.objective=loss", "worker.env.X=1,4", *worker])
+    assert whole.finish() == 0, whole.stderr
+    assert whole.states() == {1: DONE, 4: DONE}, "without pruning every job is run to its end"
+    assert [job.attempts for job in whole.sweep.jobs] == [1, 2]
 
 
 def test_what_is_reported_is_seen_while_a_job_runs(sweep: Launcher, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class Book:
         """The job of a plan: as it is known, as an earlier sweep has left it, or new. PENDING is what is to be run."""
         if planned.key in self._jobs:
             return self._jobs[planned.key]
-        past = self._folder.past(planned.key, self._sweep.objective)
+        past = self._folder.past(planned.key)
         job = replace(
             past or SweepJob(n=0, key=planned.key, overrides=(), params={}),
             n=len(self._jobs),

@@ -75,7 +75,7 @@ class ElsewhereRun:
             self.halted = "the launcher has given up"  # and of those that it did not wait for, some may still run
             why = f"{self.halted}: {type(error).__name__}: {error}"
         for planned, one in zip(jobs, returned, strict=True):
-            self._end(self._book[planned.key], _why(one) or why)
+            self._end(self._book[planned.key], planned.secrets.mask(_why(one) or why))
 
     def _begin(self, job: SweepJob) -> bool:
         """Take note that a job is about to be handed over; False if its directory cannot be made."""
@@ -98,12 +98,12 @@ class ElsewhereRun:
 
     def _end(self, job: SweepJob, why: str) -> None:
         """What the job's own agent says counts; what the launcher says, if there is nothing else."""
-        past = self._folder.past(job.key, self._config.objective)
+        past = self._folder.past(job.key)
         told = self._folder.result(job.key)
         timings = told.get("timings")
         seconds = timings.get("total_s") if isinstance(timings, dict) else None
         if not isinstance(seconds, int | float):
-            seconds = time.time() - (job.started_at or time.time())
+            seconds = max(0.0, time.time() - (job.started_at or time.time()))
         if past is not None and past.state is JobState.SUCCEEDED:
             self._book.put(replace(job, state=JobState.SUCCEEDED, value=past.value, seconds=seconds))
             return
@@ -149,4 +149,5 @@ def _interruptible() -> Iterator[None]:
         yield
     finally:
         for signum, handler in before.items():
-            signal.signal(signum, handler)
+            has_end = signum == signal.SIGINT and handler is not signal.SIG_IGN  # something was started by now
+            signal.signal(signum, signal.default_int_handler if has_end else handler)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cli.paths import shown
+from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.sweep import JobState, Sweep, SweepJob, job_from_dict, job_to_dict, to_dict
 from orchestrator.edge.embedded import SERVER_FILES, SERVER_PREFIX
 from orchestrator.errors import ConfigError, Problem
@@ -29,8 +30,11 @@ _LOCK = ".lock"
 class Folder:
     """One sweep's directory. Make it to lock it; a ConfigError if that is not possible."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, config: SweepConfig) -> None:
         self.path = path
+        self._objective = config.objective
+        self._prunes = config.prune is not None
+        self._sought = f"{config.direction} {config.objective}"
         self._due = 0.0  # when sweep.json may be written again, on the monotonic clock
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -44,14 +48,19 @@ class Folder:
             os.close(self._lock)
             fact = f"{shown(path)} is that of a sweep which runs, as process {holder or '?'}"
             raise ConfigError([Problem("sweep.name", fact, "wait for it, or give this one another name")]) from None
+        except OSError as error:  # some shared disks know no locks
+            os.close(self._lock)
+            fact = f"{path} cannot be locked: {error.strerror}"
+            raise ConfigError([Problem("hydra.sweep.dir", fact, "choose one on another disk")]) from None
         for left in self._noted()[1:]:  # by a sweep that was killed together with its guard
             _remove(Path(left))
         self.note()
 
     def note(self, temporary: Sequence[str] = ()) -> None:
         """Write down whose the directory is, and which temporary ones a later sweep may find left behind."""
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, "\n".join([str(os.getpid()), *temporary]).encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without it
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, "\n".join([str(os.getpid()), *temporary]).encode(), 0)
 
     def _noted(self) -> list[str]:
         return os.pread(self._lock, 4096, 0).decode(errors="replace").split("\n")
@@ -65,22 +74,27 @@ class Folder:
         """A job's directory."""
         return self.path / key
 
-    def past(self, key: str, objective: str | None) -> SweepJob | None:
+    def past(self, key: str) -> SweepJob | None:
         """What an earlier sweep knows of a job; None if it has not begun it.
 
-        What its agent says counts: a sweep may have died before it took note of that.
+        What its agent says counts: a sweep may have died before it took note of that. What it reported on its way, and
+        that it was pruned, counts for as long as the same is looked for.
         """
         try:
-            job = job_from_dict(json.loads((self.of(key) / "job.json").read_bytes()), "job.json")
+            data = json.loads((self.of(key) / "job.json").read_bytes())
+            job = job_from_dict(data, "job.json")
         except (OSError, ValueError, RecursionError):
             return None
+        same = data.get("sought") == self._sought
+        if not same:
+            job = replace(job, curve=())
         if job.state is JobState.PRUNED:
-            return job
+            return job if same and self._prunes else replace(job, state=JobState.PENDING)
         result = self.result(key)
         if result.get("state") != "SUCCEEDED":
             return replace(job, state=JobState.PENDING)
-        value = value_of(result.get("results", {}).get("0"), objective)
-        if objective is not None and value is None:
+        value = value_of(result.get("results", {}).get("0"), self._objective)
+        if self._objective is not None and value is None:
             return replace(job, state=JobState.PENDING)
         return replace(job, state=JobState.SUCCEEDED, value=value, message="")
 
@@ -102,7 +116,7 @@ class Folder:
 
     def keep(self, job: SweepJob) -> None:
         """Take note of a job; raises OSError."""
-        _replace(self.of(job.key) / "job.json", job_to_dict(job))
+        _replace(self.of(job.key) / "job.json", {**job_to_dict(job), "sought": self._sought})
 
     def tell(self, sweep: Sweep, *, last: bool = False) -> float:
         """Write sweep.json, unless it was written just now: in how many seconds it may be; raises OSError."""

@@ -164,7 +164,7 @@ class SweepSession:
             from orchestrator.cli.sweep.book import Book  # noqa: PLC0415 - with asyncio, and all of the edge
             from orchestrator.edge.console import Console  # noqa: PLC0415 - as above
 
-            self._folder = folder = Folder(Path(self._directory))
+            self._folder = folder = Folder(Path(self._directory), self._config)
             secrets = Secrets({name: value for one in planned for name, value in one.secrets.values.items()})
             slots = Slots(this_machine(), limit(self._config))
             here = slots.at_once(need(self._config, planned[0].spec.groups, slots.machine))
@@ -238,10 +238,12 @@ class SweepSession:
         """The files in which a person looks at the results."""
         from orchestrator.cli.sweep import files  # noqa: PLC0415 - when a sweep is over
 
-        for note in files.write(sweep, directory, self._secrets):
+        page = shown(directory / "sweep.html")
+        notes = files.write(sweep, directory, self._secrets)
+        for note in notes:
             self._warn(note)
-        if self._console is not None:
-            self._console.say(f"results: {shown(directory / 'sweep.html')}", "dim")
+        if self._console is not None and not any(note.startswith(page) for note in notes):
+            self._console.say(f"results: {page}", "dim")
 
 
 def this_machine() -> Machine:
