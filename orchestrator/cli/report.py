@@ -95,6 +95,12 @@ def brief(failure: Failure) -> str:
     return f"{who(failure)}: {failure.how()}{f', {_short(said)}' if said else ''}"
 
 
+def last_word(failure: Failure) -> str:
+    """What it said, in a line: the first of its message, or else the last that it wrote."""
+    lines = _said(failure).splitlines() or [line.strip() for line in reversed(failure.last_lines) if line.strip()]
+    return _short(lines[0]) if lines else ""
+
+
 def who(failure: Failure) -> str:
     """The worker that failed, as a person would point at it."""
     group = "" if failure.group in ("", "default") else f"{failure.group} "

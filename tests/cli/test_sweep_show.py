@@ -24,13 +24,13 @@ def test_the_table_has_the_best_first_and_marked(commands: Commands, stored: Pat
     assert (said.code, said.err) == (0, "")
     assert said.out.splitlines() == [
         "sweep lr: 3 succeeded, 1 pruned, 1 failed, 1 cancelled; loss: minimize",
-        "   job   loss     lr  opt   state      took",
-        "*    1   0.25   0.01  adam  succeeded  1.5 s",
-        "     0    0.5    0.1  sgd   succeeded  1.5 s",
-        "     4    nan  0.001  adam  succeeded  1.5 s",
-        "     2  0.125      1  sgd   pruned     1.5 s  3 of 4 were better at step 2",
-        "     3            10  =1+1  failed     1.5 s  exit code 1, ValueError: <b>&",
-        "     5           100  sgd   cancelled  1.5 s  the sweep was stopped",
+        "   job   loss     lr  opt   state      took   dir",
+        "*    1   0.25   0.01  adam  succeeded  1.5 s  k1",
+        "     0    0.5    0.1  sgd   succeeded  1.5 s  k0",
+        "     4    nan  0.001  adam  succeeded  1.5 s  k4",
+        "     2  0.125      1  sgd   pruned     1.5 s  k2   3 of 4 were better at step 2",
+        "     3            10  =1+1  failed     1.5 s  k3   exit code 1, ValueError: <b>&",
+        "     5           100  sgd   cancelled  1.5 s  k5   the sweep was stopped",
     ]
 
 
@@ -127,7 +127,7 @@ def test_what_only_some_jobs_have_gets_a_column_too() -> None:
     found = sweep(job(0, value=1.0, a=1), job(1, value=2.0, b=True))
     assert columns(found) == ("worker.flags.a", "worker.flags.b")
     assert table(found, Secrets()).splitlines()[1:] == [
-        "   job  loss  a  b     state      took",
-        "*    0     1  1        succeeded  1.5 s",
-        "     1     2     true  succeeded  1.5 s",
+        "   job  loss  a  b     state      took   dir",
+        "*    0     1  1        succeeded  1.5 s  k0",
+        "     1     2     true  succeeded  1.5 s  k1",
     ]

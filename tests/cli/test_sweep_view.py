@@ -54,11 +54,12 @@ def test_without_a_terminal_each_job_that_has_ended_gets_a_line() -> None:
     assert lines == [
         "sweep lr: 4 jobs, 2 at once",
         "[1/4] job 1 succeeded in 1.5 s, loss 0.25: lr=0.2",
-        "[2/4] job 0 failed in 1.5 s: lr=0.1: exit code 1, ValueError",
+        "[2/4] job 0 failed in 1.5 s: lr=0.1: exit code 1, ValueError; see /sweeps/lr/k0",
         "[3/4] job 2 pruned in 1.5 s, loss 0.5: lr=0.3: number 4 of 4 at step 2",
         "[4/4] job 3 cancelled in 1.5 s: lr=0.4",
         "sweep lr: 1 succeeded, 1 pruned, 1 failed, 1 cancelled in 1 min",
         "best loss 0.25: job 1 lr=0.2",
+        "the same command again does what is missing",
     ]
 
 
@@ -69,7 +70,7 @@ def test_an_attempt_after_a_failed_one_is_told_with_its_reason() -> None:
 
 def test_with_loglevel_warning_only_problems_are_told() -> None:
     lines = told(job(0, value=1.0), job(1, JobState.FAILED), level="WARNING")
-    assert [line.partition(":")[0] for line in lines] == ["[2/4] job 1 failed in 1.5 s", "sweep lr"]
+    assert [line.partition(":")[0] for line in lines] == ["[2/4] job 1 failed in 1.5 s; see /sweeps/lr/k1", "sweep lr"]
 
 
 def test_a_sweep_whose_length_nobody_knows_counts_up() -> None:
@@ -93,7 +94,7 @@ def test_secrets_and_control_characters_are_not_shown() -> None:
         params={"worker.env.API_KEY": "x1", "worker.cwd": "\x1b[2Jhush-hush"},
     )
     assert told(secret, secrets=Secrets({"TOKEN": "hush-hush"}))[1] == (
-        "[1/4] job 0 failed in 1.5 s: API_KEY=*** cwd=\\x1b[2J***: said ***"
+        "[1/4] job 0 failed in 1.5 s: API_KEY=*** cwd=\\x1b[2J***: said ***; see /sweeps/lr/k0"
     )
 
 
@@ -115,7 +116,7 @@ def test_on_a_terminal_each_running_job_has_a_line_and_failures_stay_above() -> 
         view.changed(job(1, value=0.5, lr=0.4))
         seen.shows(
             "sweep lr: 4 jobs, 2 at once",
-            "[1/4] job 0 failed in 1.5 s: lr=0.1: exit code 1",
+            "[1/4] job 0 failed in 1.5 s: lr=0.1: exit code 1; see /sweeps/lr/k0",
             "job 10  attempt 2  0 s  lr=0.2",
             f"{'━' * 10}{'─' * 10} · 2/4 done · 1 running · 1 failed · about 2.0 s left · best loss 0.5: job 1 lr=0.4",
         )
@@ -123,7 +124,7 @@ def test_on_a_terminal_each_running_job_has_a_line_and_failures_stay_above() -> 
         assert console.close(20)
         seen.shows(
             "sweep lr: 4 jobs, 2 at once",
-            "[1/4] job 0 failed in 1.5 s: lr=0.1: exit code 1",
+            "[1/4] job 0 failed in 1.5 s: lr=0.1: exit code 1; see /sweeps/lr/k0",
             "sweep lr: 1 succeeded, 1 failed in 1 min",
             "best loss 0.5: job 1",
             "",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cli.member import Member
+from orchestrator.cli.report import last_word
 from orchestrator.cli.run import backends_of, start_health
 from orchestrator.cli.sweep.folder import value_of
 from orchestrator.cli.sweep.jobs import Planned
@@ -76,12 +77,18 @@ class Attempt:
 
     async def run(self) -> Outcome:
         """Run it to its end."""
+        outcome = await self._run()
+        return replace(outcome, message=self._planned.secrets.mask(outcome.message))
+
+    async def _run(self) -> Outcome:
         journal = self._journal = open_journal(self._spec, self._planned.secrets.mask, self._say)
         if self._reports is not None:
             journal.subscribe(self._observe)
         try:
             return await self._attend(journal)
-        except (OrchestratorError, OSError) as error:
+        except OSError as error:
+            return Outcome(JobState.FAILED, message=f"{self._spec.run_dir}: {error.strerror or error}")
+        except OrchestratorError as error:
             return Outcome(JobState.FAILED, message=str(error).partition("\n")[0])
         except Exception as bug:  # noqa: BLE001 - the other jobs have nothing to do with it
             self._say(traceback.format_exc().rstrip())
@@ -155,7 +162,7 @@ class Attempt:
             return Outcome(JobState.PRUNED, value, self._pruned)
         if result.state is State.STOPPED:
             return Outcome(JobState.CANCELLED, value, result.reason)
-        cause = result.root_cause.message if result.root_cause is not None else ""
+        cause = last_word(result.root_cause) if result.root_cause is not None else ""
         told = f"{result.reason}: {cause}" if cause and cause not in result.reason else result.reason
         return Outcome(JobState.FAILED, value, told.partition("\n")[0], again=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from orchestrator.cli.paths import shown
 from orchestrator.cli.report import Line, counted, duration
 from orchestrator.cli.secrets import Secrets
 from orchestrator.cli.sweep.progress import Progress, elapsed
@@ -36,13 +37,14 @@ class JobLines:
         self._secrets = secrets
 
     def ended(self, job: SweepJob, progress: Progress) -> Line:
-        """``[ 5/24] job 3 succeeded in 12.3 s, loss 0.231: lr=0.1``; of a failure also why."""
+        """``[ 5/24] job 3 succeeded in 12.3 s, loss 0.231: lr=0.1``; of a failure also why, and where its files are."""
         total = "" if progress.total is None else str(progress.total)
         count = f"[{progress.done:>{len(total)}}/{total}]" if total else f"[{progress.done}]"
         took = "" if job.seconds is None else f" in {duration(job.seconds)}"
         value = "" if job.value is None else f", {self._objective} {number(job.value)}"
         bad = job.state in (JobState.FAILED, JobState.CANCELLED)
-        text = f"{count} job {job.n} {job.state.value}{took}{value}{self._what(job)}{self._why(job)}"
+        where = f"; see {shown(self._secrets.mask(job.dir))}" if job.state is JobState.FAILED and job.attempts else ""
+        text = f"{count} job {job.n} {job.state.value}{took}{value}{self._what(job)}{self._why(job)}{where}"
         return Line(text, _STYLES.get(job.state), logging.WARNING if bad else logging.INFO)
 
     def again(self, job: SweepJob) -> Line:
@@ -97,7 +99,7 @@ class JobLines:
 
 
 def end_lines(sweep: Sweep, secrets: Secrets, names: dict[str, str], took_s: float | None) -> list[Line]:
-    """How it ended, and what was best."""
+    """How it ended, what was best, and how to go on."""
     good = sweep.exit_code == 0
     took = "" if took_s is None else f" in {duration(took_s)}"
     level = logging.INFO if good else logging.WARNING
@@ -106,6 +108,8 @@ def end_lines(sweep: Sweep, secrets: Secrets, names: dict[str, str], took_s: flo
     if best is not None:
         what = pairs(best, names, secrets)
         lines.append(Line(f"best {objective(sweep)} {number(best.value)}: job {best.n} {what}".rstrip(), "bold"))
+    if sweep.count(JobState.CANCELLED):
+        lines.append(Line("the same command again does what is missing", "dim"))
     return lines
 
 

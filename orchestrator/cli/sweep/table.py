@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 
 from orchestrator.cli.report import duration
 from orchestrator.cli.secrets import MASK, Secrets, is_secret_name
@@ -105,7 +106,8 @@ def table(sweep: Sweep, secrets: Secrets) -> str:
     names = short_names(keys)
     best = sweep.best
     tried = any(job.attempts > 1 for job in sweep.jobs)
-    heads = ["", "job", objective(sweep), *(names[key] for key in keys), "state", "took", *(["tries"] * tried), ""]
+    params = [names[key] for key in keys]
+    heads = ["", "job", objective(sweep), *params, "state", "took", *(["tries"] * tried), "dir", ""]
     rows = [
         [
             "*" if best is not None and job.n == best.n else "",
@@ -115,6 +117,7 @@ def table(sweep: Sweep, secrets: Secrets) -> str:
             job.state.value,
             "" if job.seconds is None else duration(job.seconds),
             *([str(job.attempts)] * tried),
+            secrets.mask(PurePath(job.dir).name) if job.attempts else "",
             _clipped(secrets.mask(job.message)),
         ]
         for job in ranked(sweep)
