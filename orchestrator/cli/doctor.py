@@ -8,6 +8,7 @@ nothing that was started is left.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -27,6 +28,7 @@ from orchestrator.errors import ExitCode, OrchestratorError
 MIB, GIB = 1 << 20, 1 << 30
 FILES_WANTED = 4096
 JOB_WITHIN_S = 60.0
+GPUS_WITHIN_S = 20.0
 SKEW_TOLERATED_S = 1.0
 LATENCY_TOLERATED_S = 0.05
 SAMPLES = 20
@@ -134,11 +136,24 @@ def _room() -> Finding:
 def _gpus() -> Finding:
     if shutil.which("nvidia-smi") is None:
         return Finding(Mark.OK, "gpus", "none: there is no nvidia-smi")
-    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=JOB_WITHIN_S)  # noqa: S607
-    if done.returncode != 0:
-        said = (done.stdout + done.stderr).strip().splitlines()
-        return Finding(Mark.BAD, "gpus", f"nvidia-smi fails: {said[0] if said else done.returncode}", "see its log")
-    return Finding(Mark.OK, "gpus", str(len(done.stdout.splitlines())))
+    command = ["nvidia-smi", "-L"]
+    try:
+        asked = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # noqa: S603
+    except OSError as error:
+        return Finding(Mark.BAD, "gpus", f"nvidia-smi cannot be run: {error.strerror}")
+    try:
+        said = asked.communicate(timeout=GPUS_WITHIN_S)[0].strip().splitlines()
+    except subprocess.TimeoutExpired:
+        asked.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a driver that is stuck does not let go of it
+            asked.wait(1.0)
+        if asked.stdout is not None:
+            asked.stdout.close()
+        fact = f"nvidia-smi has not answered after {GPUS_WITHIN_S:g} s"
+        return Finding(Mark.BAD, "gpus", fact, "a GPU or its driver hangs: see dmesg")
+    if asked.returncode != 0:
+        return Finding(Mark.BAD, "gpus", f"nvidia-smi fails: {said[0] if said else asked.returncode}", "see dmesg")
+    return Finding(Mark.OK, "gpus", str(len(said)))
 
 
 def _stacks() -> Finding:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from orchestrator.cli import doctor
 from tests.cli.invoke import Commands
 from tests.edge import servers
 from tests.edge.servers import Server
@@ -30,6 +32,27 @@ def test_a_node_that_cannot_run_a_job_is_unfit(
     told = commands.ctl("doctor")
     assert told.code == 4
     assert "bad  a job" in told.out
+
+
+@pytest.mark.parametrize(
+    ("script", "fact"),
+    [
+        ("#!/bin/sh\nexec sleep 600", "nvidia-smi has not answered after 0.2 s; a GPU or its driver hangs: see dmesg"),
+        ("#!/bin/sh\necho 'No devices' >&2; exit 9", "nvidia-smi fails: No devices; see dmesg"),
+        ("#!/no/such/program", "nvidia-smi cannot be run: No such file or directory"),
+    ],
+)
+def test_gpus_that_do_not_answer_make_a_node_unfit(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, fact: str
+) -> None:
+    asked = tmp_path / "nvidia-smi"
+    asked.write_text(script)
+    asked.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(doctor, "GPUS_WITHIN_S", 0.2)
+    told = commands.ctl("doctor")
+    assert told.code == 4
+    assert f"bad  gpus                  {fact}\n" in told.out
 
 
 def test_a_server_that_is_not_there_is_said_without_its_password(commands: Commands) -> None:
