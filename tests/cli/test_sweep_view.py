@@ -64,8 +64,9 @@ def test_without_a_terminal_each_job_that_has_ended_gets_a_line() -> None:
 
 
 def test_an_attempt_after_a_failed_one_is_told_with_its_reason() -> None:
-    again = replace(running(0, lr=0.1), attempts=2, message="exit code 1")
-    assert told(running(0, lr=0.1), again)[1] == "job 0 is tried again, attempt 2: lr=0.1: exit code 1"
+    failed = job(0, JobState.PENDING, None, "exit code 1", lr=0.1)
+    lines = told(running(0, lr=0.1), failed, replace(running(0, lr=0.1), attempts=2))
+    assert lines[1] == "job 0 is tried again, attempt 2: lr=0.1: exit code 1"
 
 
 def test_with_loglevel_warning_only_problems_are_told() -> None:

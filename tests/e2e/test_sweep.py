@@ -201,6 +201,8 @@ def test_a_job_is_tried_again_as_often_as_it_may(sweep: Launcher, tmp_path: Path
     assert run.finish() == 1
     assert run.states() == {1: DONE, 2: FAILED, 3: DONE}
     assert [job.attempts for job in run.sweep.jobs] == [3, 3, 1]
+    assert "job 1 is tried again, attempt 3: X=2: rank 0 on node " in run.stderr
+    assert run.stderr.count("job 1 failed") == 1, "it has failed when there are no attempts left"
 
 
 def test_on_failure_stop_begins_no_other_and_stops_those_that_run(sweep: Launcher, tmp_path: Path) -> None:

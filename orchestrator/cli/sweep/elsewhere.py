@@ -50,15 +50,18 @@ class ElsewhereRun:
 
     def batch(self, jobs: Sequence[Planned], first: int) -> None:
         """Have jobs run, as often as each may be tried, and take note of how each has ended."""
-        for _ in range(self._config.retries + 1):
-            self._attempt(jobs, first)
-            jobs = [planned for planned in jobs if self._book[planned.key].state is JobState.FAILED]
-            if not jobs or self.halted:
-                return
-        if self._config.on_failure == "stop":
-            self.halted = f"job {self._book[jobs[0].key].n} has failed"
+        todo = jobs
+        for left in range(self._config.retries, -1, -1):
+            self._attempt(todo, first, left)
+            todo = [planned for planned in todo if self._book[planned.key].state is JobState.PENDING]
+            if not todo:
+                break
+        failed = [job for planned in jobs if (job := self._book[planned.key]).state is JobState.FAILED]
+        if failed and self._config.on_failure == "stop":
+            self.halted = self.halted or f"job {failed[0].n} has failed"
 
-    def _attempt(self, jobs: Sequence[Planned], first: int) -> None:
+    def _attempt(self, jobs: Sequence[Planned], first: int, left: int) -> None:
+        """Hand jobs over once; what fails is PENDING again if there are attempts ``left`` for it."""
         jobs = [planned for planned in jobs if self._begin(self._book[planned.key])]
         if not jobs:
             return
@@ -74,8 +77,9 @@ class ElsewhereRun:
         except Exception as error:  # noqa: BLE001 - any launcher's way to say that it lost a job
             self.halted = "the launcher has given up"  # and of those that it did not wait for, some may still run
             why = f"{self.halted}: {type(error).__name__}: {error}"
+        again = left > 0 and not self.halted
         for planned, one in zip(jobs, returned, strict=True):
-            self._end(self._book[planned.key], planned.secrets.mask(_why(one) or why))
+            self._end(self._book[planned.key], planned.secrets.mask(_why(one) or why), again=again)
 
     def _begin(self, job: SweepJob) -> bool:
         """Take note that a job is about to be handed over; False if its directory cannot be made."""
@@ -96,7 +100,7 @@ class ElsewhereRun:
             return False
         return True
 
-    def _end(self, job: SweepJob, why: str) -> None:
+    def _end(self, job: SweepJob, why: str, *, again: bool) -> None:
         """What the job's own agent says counts; what the launcher says, if there is nothing else."""
         past = self._folder.past(job.key)
         told = self._folder.result(job.key)
@@ -108,7 +112,7 @@ class ElsewhereRun:
             self._book.put(replace(job, state=JobState.SUCCEEDED, value=past.value, seconds=seconds))
             return
         stopped = told.get("state") == "STOPPED" or (self.halted and not told)
-        state = JobState.CANCELLED if stopped else JobState.FAILED
+        state = JobState.CANCELLED if stopped else JobState.PENDING if again else JobState.FAILED
         message = str(told.get("reason") or why or "it has left no result.json").partition("\n")[0]
         if told.get("state") == "SUCCEEDED":
             message = f"it reported no number as {self._config.objective!r}"

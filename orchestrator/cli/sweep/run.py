@@ -115,20 +115,23 @@ class SweepRun:
         """A job, as often as it may be tried."""
         try:
             for left in range(self._config.retries, -1, -1):
-                outcome = await self._attempt(planned, grant, processes)
-                if not (outcome.again and left) or self.halted:
+                outcome = await self._attempt(planned, grant, processes, left=left)
+                job = self._book[planned.key]
+                if job.state is not JobState.PENDING:
                     break
                 try:
                     planned = self._again(planned)
                 except ConfigError as error:  # what it needs is no longer there
-                    self._say(f"job {self._book[planned.key].n} is not tried again: {error.problems[0]}")
+                    self._say(f"job {job.n} is not tried again: {error.problems[0]}")
+                    self._book.put(replace(job, state=outcome.state))
                     break
             if outcome.state is JobState.FAILED and self._config.on_failure == "stop":
                 self._halt(f"job {self._book[planned.key].n} has failed", signal.SIGTERM)
         finally:
             self._slots.give_back(grant)
 
-    async def _attempt(self, planned: Planned, grant: Grant, processes: Processes) -> Outcome:
+    async def _attempt(self, planned: Planned, grant: Grant, processes: Processes, *, left: int) -> Outcome:
+        """Try a job, which is PENDING again afterwards if it failed and there are attempts ``left`` for it."""
         known = self._book[planned.key]
         if self._halving is not None:
             self._halving.forget(planned.key)
@@ -165,7 +168,8 @@ class SweepRun:
             outcome = await attempt.run()
         finally:
             del self._running[planned.key]
-        return self._ended(replace(self._book[planned.key], seconds=time.monotonic() - began), outcome)
+        job = replace(self._book[planned.key], seconds=time.monotonic() - began)
+        return self._ended(job, outcome, again=outcome.again and left > 0 and not self.halted)
 
     def _heard(self, key: str, values: Mapping[str, Any]) -> None:
         """A job has reported while it runs."""
@@ -180,9 +184,10 @@ class SweepRun:
             if verdict.stop:
                 attempt.prune(verdict.why)
 
-    def _ended(self, job: SweepJob, outcome: Outcome) -> Outcome:
+    def _ended(self, job: SweepJob, outcome: Outcome, *, again: bool = False) -> Outcome:
         value = job.value if outcome.state is JobState.PRUNED and outcome.value is None else outcome.value
-        self._book.put(replace(job, state=outcome.state, value=value, message=outcome.message))
+        state = JobState.PENDING if again else outcome.state
+        self._book.put(replace(job, state=state, value=value, message=outcome.message))
         return outcome
 
     # --- what befalls all jobs

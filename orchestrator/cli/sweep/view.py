@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from orchestrator.cli.report import Line
@@ -98,7 +99,7 @@ class SweepView:
             quiet = self._console.live and line.level < logging.WARNING  # the panel counts it
             return None if quiet else line
         if job.state is JobState.RUNNING and was is not None and job.attempts > was.attempts > 0:
-            return self._told.again(job)
+            return self._told.again(replace(job, message=was.message))
         return None
 
     def end(self, sweep: Sweep) -> None:
