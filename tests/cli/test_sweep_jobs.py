@@ -10,7 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from orchestrator.cli import argv, resolvers
 from orchestrator.cli.compose import compose
-from orchestrator.cli.sweep import command
 from orchestrator.cli.sweep.compose import Composer
 from orchestrator.cli.sweep.jobs import Planned, Planner, key_of
 from orchestrator.config.convert import convert
@@ -137,12 +136,3 @@ def test_a_wrong_section_is_told(data: object, says: str) -> None:
     report = Report()
     convert(SweepConfig, data, "sweep", report)
     assert [str(problem) for problem in report.problems] == [says]
-
-
-def test_ctrl_c_while_the_sweeper_thinks_ends_in_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(command, "through_hydra", interrupted)
-    line = argv.parse(["-m", "worker.env.A=1,2", "--", "true"])
-    assert command.sweep(line, lambda *_: 0, lambda _: None) == 130

@@ -118,6 +118,49 @@ def test_interrupted_it_stops_all_and_goes_on_later(sweep: Launcher, tmp_path: P
     assert [job.attempts for job in again.sweep.jobs] == [1, 2, 2, 1]
 
 
+THINKER = """
+import time
+from pathlib import Path
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+
+
+class Thinker(Sweeper):
+    def setup(self, **what):
+        self.launcher = Plugins.instance().instantiate_launcher(**what)
+
+    def sweep(self, arguments):
+        self.launcher.launch([[*arguments, "++worker.env.X=1"]], 0)
+        Path("thinks").touch()
+        while True:
+            time.sleep(0.01)
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="thinker", node={"_target_": f"{__name__}.Thinker"})
+"""
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 143), (signal.SIGWINCH, 75)]
+)
+def test_a_signal_while_the_sweeper_thinks_ends_the_sweep_in_order(
+    sweep: Launcher, tmp_path: Path, signum: int, code: int
+) -> None:
+    (tmp_path / "hydra_plugins").mkdir()
+    (tmp_path / "hydra_plugins/thinker.py").write_text(THINKER)
+    path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
+    words = ["hydra/sweeper=thinker", "stop.preempt_signals=[WINCH]", "sweep.objective=loss"]
+    run = sweep(tmp_path, [*words, *script(tmp_path, *LOSS)], {"PYTHONPATH": path})
+    until((tmp_path / "thinks").exists, "it thinks")
+    run.signal(signal.SIGUSR1)  # which is for workers
+    run.signal(signum)
+    assert run.wait(60) == code, run.stderr
+    assert [job.state for job in run.sweep.jobs] == [DONE]
+    assert (run.sweep_dir / "sweep.csv").exists()
+    assert "Traceback" not in run.stderr
+
+
 def test_interrupted_twice_it_kills(sweep: Launcher, tmp_path: Path) -> None:
     worker = script(
         tmp_path,

@@ -20,6 +20,7 @@ from orchestrator.cli.origins import Origins
 from orchestrator.cli.plain import plain
 from orchestrator.cli.quoting import quoted
 from orchestrator.cli.sweep import launcher
+from orchestrator.cli.sweep.interrupts import Interrupted, heed_no_more
 from orchestrator.cli.sweep.session import SweepHalted, SweepSession
 from orchestrator.cli.sweep.task import Start, Task
 from orchestrator.config.convert import convert
@@ -38,13 +39,14 @@ def sweep(line: Line, start: Start, complain: Complain) -> int:
     line = _with_params(line)
     session = SweepSession(line, made)
     launcher.register(session)
-    ended, interrupted = True, False
+    ended, stopped_by = True, 0
     try:
         through_hydra(line, Task(line, start, made))
     except SweepHalted:
         pass
-    except KeyboardInterrupt:  # while the sweeper thinks about what to ask for next
-        interrupted = True
+    except (Interrupted, KeyboardInterrupt) as end:  # while the sweeper thought; or Ctrl-C in the moment before
+        stopped_by = int(getattr(end, "signum", signal.SIGINT))
+        session.interrupt(stopped_by)
     except FOREIGN as error:
         if not session.has_begun:
             raise ConfigError(problems_of(error, line)) from None
@@ -52,9 +54,10 @@ def sweep(line: Line, start: Start, complain: Complain) -> int:
             complain(ConfigError(problems_of(error, line)))
         ended = False  # a sweeper that has nothing to say about a sweep in which all jobs failed
     finally:
+        heed_no_more()
         code = session.close()
-    if interrupted:
-        return 128 + signal.SIGINT
+    if stopped_by:
+        return code or 128 + stopped_by
     return code or (ExitCode.SUCCEEDED if ended else ExitCode.WORKERS_FAILED)
 
 

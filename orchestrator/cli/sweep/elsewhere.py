@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -21,20 +20,12 @@ from hydra.plugins.launcher import Launcher
 from orchestrator.cli.quoting import quoted
 from orchestrator.cli.sweep.book import Book
 from orchestrator.cli.sweep.folder import Folder
+from orchestrator.cli.sweep.interrupts import Interrupted, heed
 from orchestrator.cli.sweep.jobs import Planned
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.sweep import JobState, SweepJob
 
 _PICKLES = ".submitit"
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Interrupted(BaseException):
-    """A signal came while another launcher was at work; no `except Exception` of its may swallow it."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signum)
-        self.signum = signum
 
 
 class ElsewhereRun:
@@ -60,6 +51,10 @@ class ElsewhereRun:
         if failed and self._config.on_failure == "stop":
             self.halted = self.halted or f"job {failed[0].n} has failed"
 
+    def request_stop(self, signum: int) -> None:
+        """Hand over no more, because of a signal."""
+        self.halted, self.exit_code = f"stopped by {signal.Signals(signum).name}", 128 + signum
+
     def _attempt(self, jobs: Sequence[Planned], first: int, left: int) -> None:
         """Hand jobs over once; what fails is PENDING again if there are attempts ``left`` for it."""
         jobs = [planned for planned in jobs if self._begin(self._book[planned.key])]
@@ -69,10 +64,10 @@ class ElsewhereRun:
         returned: Sequence[JobReturn | None] = [None] * len(jobs)
         why = ""
         try:
-            with _interruptible():
-                returned = self._launcher.launch([_words(planned) for planned in jobs], first)
+            heed()
+            returned = self._launcher.launch([_words(planned) for planned in jobs], first)
         except Interrupted as end:
-            self.halted, self.exit_code = f"stopped by {signal.Signals(end.signum).name}", 128 + end.signum
+            self.request_stop(end.signum)
             why = f"{self.halted}; where it was handed to, it may still run"
         except Exception as error:  # noqa: BLE001 - any launcher's way to say that it lost a job
             self.halted = "the launcher has given up"  # and of those that it did not wait for, some may still run
@@ -136,22 +131,3 @@ def _why(returned: JobReturn | None) -> str:
         return ""
     error: Any = returned._return_value  # noqa: SLF001 - its public name prints before it raises
     return f"{type(error).__name__}: {error}"
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the waiting."""
-
-    def interrupt(signum: int, _frame: FrameType | None) -> None:
-        raise Interrupted(signum)
-
-    before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
-    for signum, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(signum, interrupt)
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            has_end = signum == signal.SIGINT and handler is not signal.SIG_IGN  # something was started by now
-            signal.signal(signum, signal.default_int_handler if has_end else handler)

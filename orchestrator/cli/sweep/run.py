@@ -62,6 +62,7 @@ class SweepRun:
         self._halving: Halving | None = None
         if config.prune == "halving":
             self._halving = Halving(HalvingPolicy(maximize=config.direction == "maximize"))
+        self.preempt = self.forwarded = frozenset[int]()  # signals, as the last batch had them
         self.stopped_by: int | None = None  # a signal
         self.exit_code: int | None = None  # what that makes of the sweep's
         self.halted = ""  # why no job is begun any more
@@ -72,10 +73,9 @@ class SweepRun:
         if self._halving is not None:
             remember(self._halving, self._book.sweep)
         abort_on_fault(self)
-        forward = frozenset[int]().union(*(planned.spec.stop.forward for planned, _ in jobs))
-        preempt = frozenset[int]().union(*(planned.spec.stop.preempt for planned, _ in jobs))
-        self._preempt = preempt
-        with Signals(self, forward, preempt):
+        self.forwarded = frozenset[int]().union(*(planned.spec.stop.forward for planned, _ in jobs))
+        self.preempt = frozenset[int]().union(*(planned.spec.stop.preempt for planned, _ in jobs))
+        with Signals(self, self.forwarded, self.preempt):
             await self._all(deque(jobs), processes)
 
     async def _all(self, waiting: deque[Task], processes: Processes) -> None:
@@ -195,7 +195,7 @@ class SweepRun:
     def request_stop(self, signum: int) -> None:
         """Stop all jobs because of a signal; when asked again, kill what is still stopping."""
         self.stopped_by = signum
-        self.exit_code = int(ExitCode.PREEMPTED) if signum in self._preempt else 128 + signum
+        self.exit_code = int(ExitCode.PREEMPTED) if signum in self.preempt else 128 + signum
         self._halt(f"stopped by {signal.Signals(signum).name}", signum)
 
     def forward(self, signum: int) -> None:

@@ -29,6 +29,7 @@ from orchestrator.cli.paths import absolute, shown
 from orchestrator.cli.plain import plain
 from orchestrator.cli.resolvers import MadeUp
 from orchestrator.cli.secrets import Secrets
+from orchestrator.cli.sweep import interrupts
 from orchestrator.cli.sweep.compose import Composer
 from orchestrator.cli.sweep.folder import Folder
 from orchestrator.cli.sweep.jobs import Planned, Planner
@@ -136,8 +137,10 @@ class SweepSession:
         self._show(book)
         if todo and self._elsewhere is not None:
             self._elsewhere.batch([one for one, _ in todo], first)
+            interrupts.heed()  # again: a launcher may have had answers of its own
         elif todo and self._runner is not None and self._run is not None:
             self._runner.run(self._run.batch(todo))
+            interrupts.heed(self._run.preempt, self._run.forwarded)
         if (run := self._elsewhere or self._run) is not None and run.halted:
             raise SweepHalted(run.halted)
         return [book[key] for key in keys]
@@ -212,6 +215,11 @@ class SweepSession:
         if self._planner is None or self._book is None:
             raise RuntimeError("a job before the sweep has begun")
         return self._planner.one(planned.arguments, self._book[planned.key].n)
+
+    def interrupt(self, signum: int) -> None:
+        """A signal came while the sweeper thought about what to ask for next."""
+        if (run := self._run or self._elsewhere) is not None:
+            run.request_stop(signum)
 
     def close(self) -> int:
         """End what is left and say how the sweep ended; the exit code."""
