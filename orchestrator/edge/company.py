@@ -56,6 +56,7 @@ class Company:
         self._held_since: dict[str, float] = {}  # by role, on the loop's clock
         self._most_s = in_time(job.stop, SIGTERM).grace_s  # how long workers that others depend on wait for those
         self._declared: set[str] = set()
+        self._hurried = False
         self._tasks: asyncio.TaskGroup | None = None
         self.verdict: RunVerdict | None = None
 
@@ -173,7 +174,7 @@ class Company:
             return False
         if ending.declares and message.event is Event.STOP_REQUESTED:
             self._declare(group.role, ending)
-        if not self._is_needed(group.role):
+        if self._hurried or not self._is_needed(group.role):
             return False
         self._hold(group.role, message)
         return True
@@ -200,7 +201,8 @@ class Company:
         self._held.append((role, message))
 
     def hurry(self) -> None:
-        """Nothing is to be waited for any more."""
+        """Nothing is to be waited for any more, now and later."""
+        self._hurried = True
         held, self._held = self._held, []
         for role, message in held:
             self._put(role, message)

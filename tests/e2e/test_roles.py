@@ -427,3 +427,27 @@ def test_a_node_that_is_lost_while_it_stops_is_not_waited_for_for_ever(nodes: No
     os.kill(second.process.pid, signal.SIGKILL)
     assert (first.wait(), data.wait()) == (143, 143)
     os.kill(guard, signal.SIGCONT)  # and cleans up
+
+
+def test_a_second_signal_waits_for_nobody_on_other_nodes_either(nodes: Nodes, written: Written) -> None:
+    job = written.job(
+        f"""
+        success: [trainer]
+        roles:
+          data: {{on: [b*], worker: {{cmd: {STUBBORN}}}}}
+          trainer: {{on: [a*], depends_on: {{data: started}}, worker: {{cmd: {STUBBORN}}}}}
+        """
+    )
+    trainer, data = (nodes.start(name, job) for name in ("a1", "b1"))
+    for run, role in ((trainer, "trainer"), (data, "data")):
+        started(run, role)
+    trainer.signal(signal.SIGTERM)
+    trainer.await_event("transition", group="trainer", to="CLOSING")
+    data.signal(signal.SIGTERM)
+    data.await_event("stop_requested")
+    assert not data.events("transition", group="data", to="CLOSING")
+    data.signal(signal.SIGTERM)
+    assert data.wait(10) == 143
+    assert alive(pid_of(trainer, "trainer"))
+    trainer.signal(signal.SIGTERM)
+    assert trainer.wait() == 143
