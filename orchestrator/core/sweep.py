@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -57,6 +57,20 @@ class SweepJob:
     message: str = ""  # why it failed, was pruned or was cancelled: one line
     run_id: str = ""  # of its last attempt
     curve: Curve = ()  # as reported while it ran
+
+    def begun(self, at: float, run_id: str = "") -> SweepJob:
+        """The job as another attempt begins, at epoch second ``at``: what the last one came to is forgotten."""
+        return replace(
+            self,
+            state=JobState.RUNNING,
+            attempts=self.attempts + 1,
+            started_at=at,
+            run_id=run_id,
+            seconds=None,
+            value=None,
+            message="",
+            curve=(),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,16 +78,7 @@ class ElsewhereRun:
 
     def _begin(self, job: SweepJob) -> bool:
         """Take note that a job is about to be handed over; False if its directory cannot be made."""
-        began = replace(
-            job,
-            state=JobState.RUNNING,
-            attempts=job.attempts + 1,
-            started_at=time.time(),
-            seconds=None,
-            value=None,
-            message="",
-            curve=(),
-        )
+        began = job.begun(time.time())
         try:
             self._book.begin(began)
         except OSError as error:

@@ -137,17 +137,7 @@ class SweepRun:
             self._halving.forget(planned.key)
         if known.run_id:
             processes.guard.lay_ghosts(known.run_id)  # of a sweep that was killed
-        job = replace(
-            known,
-            state=JobState.RUNNING,
-            attempts=known.attempts + 1,
-            started_at=time.time(),
-            run_id=planned.spec.run_id,
-            seconds=None,
-            value=None,
-            message="",
-            curve=(),
-        )
+        job = known.begun(time.time(), planned.spec.run_id)
         try:
             self._book.begin(job)
         except OSError as error:
