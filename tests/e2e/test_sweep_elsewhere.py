@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,3 +129,16 @@ def test_jobs_run_on_slurm(start: Start, tmp_path: Path) -> None:
     assert wide.job(7).value == 16.0
     (other,) = Path(wide.job(7).dir).glob("1/result.json")
     assert len(json.loads(other.read_text())["results"]) == 1
+
+
+def test_jobs_run_on_ray(start: Start, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs hydra-ray-launcher")
+    init = ("+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false")
+    worker = script(tmp_path, *LOSS, "if x == 2: raise SystemExit(5)")
+    words = ["hydra/launcher=ray", "sweep.objective=loss", *init, "worker.env.X=1,2,3", *worker]
+    run = start(tmp_path, words, {"RAY_DEDUP_LOGS": "0", "RAY_USAGE_STATS_ENABLED": "0"})
+    assert run.finish() == 1
+    assert run.states() == {1: DONE, 2: FAILED, 3: DONE}
+    assert "exit code 5" in run.job(2).message
+    assert [run.job(x).value for x in (1, 3)] == [4.0, 0.0]
+    shutil.rmtree(Path(tempfile.gettempdir(), "ray"))  # its own session, which it never clears
