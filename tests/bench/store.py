@@ -109,6 +109,16 @@ def first_answer_s() -> float:
     return took
 
 
+def compared(clients: int, pairs: int, times: int) -> dict[str, dict[str, float]]:
+    """Operations a second of both, by operation; they take turns."""
+    rates: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for _ in range(pairs):
+        for side, run in (("torch", torchs), ("ours", agents)):
+            for name, rate in run(clients, times).items():
+                rates[name][side].append(rate)
+    return {name: {side: round(median(rates[name][side]) or 0) for side in ("ours", "torch")} for name in OPERATIONS}
+
+
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5, help="how many times each side runs")
@@ -117,17 +127,11 @@ def main() -> None:
     options = parser.parse_args()
     found: dict[str, object] = {}
     for clients in (1, 8):
-        rates: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-        for _ in range(options.pairs):
-            for side, run in (("torch", torchs), ("ours", agents)):
-                for name, rate in run(clients, options.times).items():
-                    rates[name][side].append(rate)
-        for name in OPERATIONS:
-            mine, their = (median(rates[name][side]) or 0.0 for side in ("ours", "torch"))
+        for name, rate in compared(clients, options.pairs, options.times).items():
             found[f"{name}, {clients} clients"] = {
-                "ours_per_s": round(mine),
-                "torch_per_s": round(their),
-                "times_slower": round(their / mine, 2),
+                "ours_per_s": rate["ours"],
+                "torch_per_s": rate["torch"],
+                "times_slower": round(rate["torch"] / rate["ours"], 2),
             }
     show(
         {

@@ -1,4 +1,4 @@
-"""orchestrate-torchrun beside torchrun, taking turns: launch, recovery of a worker and of an agent, memory.
+"""orchestrate-torchrun beside torchrun, taking turns: launch, recovery of a worker and of an agent, memory, the store.
 
 python tests/bench/torchrun.py --json [--pairs 5] [--torchrun PATH/TO/torchrun] [--within 60]
 """
@@ -148,9 +148,20 @@ def compare(options: Namespace, folder: Path) -> dict[str, Any]:
             marks = folder / f"{name}{turn}.agent"
             note(name, "agent_killed_s", agent_death(launcher, folder / "worker.py", marks, options.within))
     return {
-        what: {name: side(values.get(what, [])) for name, values in found.items()}
-        for what in ("launch_s", "worker_killed_s", "launcher_mb", "agent_killed_s")
+        **{
+            what: {name: side(values.get(what, [])) for name, values in found.items()}
+            for what in ("launch_s", "worker_killed_s", "launcher_mb", "agent_killed_s")
+        },
+        **(store_operations(options.pairs) if len(sides) > 1 else {}),
     }
+
+
+def store_operations(pairs: int) -> dict[str, dict[str, float | None]]:
+    """What a job's store does in a second for eight clients of torch's, by operation."""
+    from tests.bench.store import compared  # noqa: PLC0415 - imports torch, which launchers shall not see
+
+    rates = compared(clients=8, pairs=pairs, times=4000)
+    return {f"store_{name}_per_s": {"here": rate["ours"], "torchrun": rate["torch"]} for name, rate in rates.items()}
 
 
 def main() -> None:
