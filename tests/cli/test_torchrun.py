@@ -28,9 +28,9 @@ from orchestrator.cli.torchrun.meeting import endpoint, is_free, is_this_host, o
 from orchestrator.cli.torchrun.options import all_options, destination, parse
 from orchestrator.cli.torchrun.settings import compiled
 from orchestrator.core.ranks import fill_in, places, worker_env
-from orchestrator.core.rendezvous import Seat
 from orchestrator.core.specs import JobSpec, Macros, RendezvousKind, Show, StoreKind
 from orchestrator.errors import ConfigError
+from tests.core.specs import seat
 
 NOBODY_ELSE = {"PATH": os.environ["PATH"]}
 HOST, PORT = "127.0.0.1", 29400
@@ -177,19 +177,7 @@ def test_who_hosts_the_workers_store_is_as_torchs_variable_has_it(words: list[st
     assert job(*words, env=unshared).groups[0].worker.store is kind
 
 
-SEAT = Seat(
-    round=1,
-    token=1,
-    slot=0,
-    size=1,
-    base_rank=0,
-    world_size=3,
-    members_hash="",
-    master_addr="h",
-    master_port=1,
-    charged=0,
-    consecutive=0,
-)
+SEAT = seat(world_size=3, master_addr="h")
 
 
 def test_arguments_are_filled_in_as_torchrun_does_and_otherwise_untouched() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from orchestrator.core.health import Check, CheckKind, PreflightPolicy, ProbeSpec, ProbesPolicy, ProbeWay
 from orchestrator.core.policies import (
@@ -15,6 +17,7 @@ from orchestrator.core.policies import (
     WatchdogKind,
     WatchdogPolicy,
 )
+from orchestrator.core.rendezvous import Seat
 from orchestrator.core.specs import GroupSpec, Need, WorkerSpec
 
 BACKOFF = Backoff(initial_s=1, factor=2, max_s=60, jitter=0.1, reset_after_s=300)
@@ -76,3 +79,23 @@ def group(
         needed=needed,
         cascade=cascade,
     )
+
+
+ALONE = Seat(
+    round=1,
+    token=1,
+    slot=0,
+    size=1,
+    base_rank=0,
+    world_size=1,
+    members_hash="",
+    master_addr="127.0.0.1",
+    master_port=1,
+    charged=0,
+    consecutive=0,
+)
+
+
+def seat(**changes: Any) -> Seat:  # noqa: ANN401 - as `replace` has it
+    """The seat of the only member of a first round, but for ``changes``."""
+    return replace(ALONE, **changes)

@@ -7,22 +7,11 @@ from dataclasses import replace
 from orchestrator.core.charges import Charge, Ledger
 from orchestrator.core.memory import Memory
 from orchestrator.core.rendezvous import Restart, Seat
+from tests.core import specs
 
 
 def seat(number: int) -> Seat:
-    return Seat(
-        round=number,
-        token=1000 + number,
-        slot=0,
-        size=1,
-        base_rank=0,
-        world_size=1,
-        members_hash="",
-        master_addr="a",
-        master_port=1,
-        charged=0,
-        consecutive=0,
-    )
+    return specs.seat(round=number, token=1000 + number)
 
 
 def restart(number: int) -> Restart:

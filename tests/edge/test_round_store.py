@@ -15,27 +15,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.rendezvous import Seat
 from orchestrator.core.specs import StoreKind
 from orchestrator.edge import round_store
 from orchestrator.edge.round_store import RoundStore
 from orchestrator.edge.tcpstore import wire
+from tests.core.specs import seat
 from tests.edge.procs import children, is_alive
 from tests.edge.stores import Client, request
 
-FIRST = Seat(
-    round=1,
-    token=1,
-    slot=0,
-    size=1,
-    base_rank=0,
-    world_size=1,
-    members_hash="",
-    master_addr="127.0.0.1",
-    master_port=1,
-    charged=0,
-    consecutive=0,
-)
+FIRST = seat()
 OTHER = replace(FIRST, slot=1)
 Record = dict[str, Any]
 
