@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from orchestrator.cli.saying import say, write
 from orchestrator.core.address import FORMS
 from orchestrator.core.rendezvous import Closed
 from orchestrator.core.status import Granted, RunStatus, WishKind, WishReply, status_dict
@@ -64,7 +65,7 @@ def _target(verb: str, words: Sequence[str]) -> Target:
         parser.error(f"give {own}: one node")
     if verb not in ("drain", "join") and rest:
         parser.error(f"give {own}, and nothing else")
-    return Target(_with_password(found[at]), found[at + 1], rest, given.json, getattr(given, "watch", False))
+    return Target(found[at], found[at + 1], rest, given.json, getattr(given, "watch", False))
 
 
 def _with_password(url: str) -> str:
@@ -89,30 +90,16 @@ async def connected(url: str, run_id: str, grace_s: float) -> AsyncIterator[tupl
     from orchestrator.edge.redis.control import RunControl
 
     connection = Connection.from_url(
-        url,
+        _with_password(url),
         grace_s=grace_s,
-        on_lost=lambda reason: _tell(f"the server is away: {reason}"),
-        on_back=lambda: _tell("the server is back"),
+        on_lost=lambda reason: say(f"the server is away: {reason}"),
+        on_back=lambda: say("the server is back"),
     )
     try:
         await connection.open(PATIENCE_S, "")
         yield connection, RunControl(connection, run_id)
     finally:
         await connection.close()
-
-
-def _write(text: str) -> None:
-    from orchestrator.edge.console import escape
-
-    sys.stdout.write(escape(text))
-    sys.stdout.flush()
-
-
-def _tell(text: str) -> None:
-    from orchestrator.cli.terminal_text import safe_secrets
-    from orchestrator.edge.console import escape
-
-    print(escape(safe_secrets().mask(text)), file=sys.stderr)  # noqa: T201 - stderr is for people
 
 
 def status(words: Sequence[str]) -> int:
@@ -132,7 +119,7 @@ async def _once(target: Target) -> None:
 
     async with _run(target) as run:
         found = await run.status()
-    _write(json.dumps(status_dict(found), indent=2) + "\n" if target.json else status_text(found))
+    write(json.dumps(status_dict(found), indent=2) + "\n" if target.json else status_text(found))
 
 
 async def _watch(target: Target) -> None:
@@ -149,7 +136,7 @@ async def _watch(target: Target) -> None:
                 sys.stdout.write(f"{_CLEAR}{escape(status_text(found))}")
                 sys.stdout.flush()
             elif now != before:
-                _write(json.dumps(status_dict(found)) + "\n" if target.json else now)
+                write(json.dumps(status_dict(found)) + "\n" if target.json else now)
             if found.closed is not None:
                 return
             before = now
@@ -195,9 +182,9 @@ def _wish(kind: WishKind, words: Sequence[str]) -> int:
     good = [isinstance(one, Granted) or (kind is WishKind.STOP and isinstance(one, Closed)) for one in said.values()]
     if target.json:
         groups = {role: wish_dict(one) for role, one in said.items()}
-        _write(json.dumps({"run_id": target.run_id, "wish": kind.value, "groups": groups}, indent=2) + "\n")
+        write(json.dumps({"run_id": target.run_id, "wish": kind.value, "groups": groups}, indent=2) + "\n")
     else:
-        _write("".join(f"{wish_text(kind, node, role, one)}\n" for role, one in said.items()))
+        write("".join(f"{wish_text(kind, node, role, one)}\n" for role, one in said.items()))
     return ExitCode.SUCCEEDED if any(good) else ExitCode.RENDEZVOUS
 
 
@@ -212,11 +199,11 @@ def join(words: Sequence[str]) -> int:
     if target.json and not any(word.startswith(("logs=", "logs.kind=")) for word in own):
         own.append("logs=files")  # the answer shall be all that there is on stdout
     published = asyncio.run(_published(target))
-    with as_recipe(published.publication(), target.run_id, target.url, own) as given:
+    with as_recipe(published.publication(), target.run_id, _with_password(target.url), own) as given:
         composed, job = prepare(argv.parse(given))
     code = begin(composed, job)
     if target.json:
-        _write(Path(job.spec.run_dir, "result.json").read_text(encoding="utf-8"))
+        write(Path(job.spec.run_dir, "result.json").read_text(encoding="utf-8"))
     return code
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from orchestrator.cli import control, doctor, past
 from orchestrator.cli.main import guarded, show_version
+from orchestrator.cli.saying import write
 from orchestrator.errors import ConfigError, ExitCode, Problem
 
 Answer = tuple[str, Any]
@@ -67,7 +68,7 @@ def _recipes(words: list[str]) -> int:
     from orchestrator.cli import shelf  # noqa: PLC0415 - imports Hydra
 
     found = shelf.answer([word for word in words if word != "--json"])
-    _write(json.dumps(found.values, indent=2) + "\n" if "--json" in words else found.text)
+    write(json.dumps(found.values, indent=2) + "\n" if "--json" in words else found.text)
     return found.code
 
 
@@ -106,7 +107,7 @@ def _control(words: list[str]) -> int:
     cut = words.index("--") if "--" in words else len(words)
     ours = words[:cut]
     if {"-h", "--help"}.intersection(ours) and ours[0] not in EXPLAINED:
-        _write(_HELP.format(verbs="\n".join(f"  {name:8}{verb.__doc__}" for name, verb in known.items())))
+        write(_HELP.format(verbs="\n".join(f"  {name:8}{verb.__doc__}" for name, verb in known.items())))
         return ExitCode.SUCCEEDED
     if "--version" in ours[:1]:
         return show_version()
@@ -116,7 +117,7 @@ def _control(words: list[str]) -> int:
     if name in OWN:
         return OWN[name](words[1:])
     text, values = VERBS[name](asked + words[cut:])
-    _write(json.dumps(values, indent=2) + "\n" if "--json" in ours else text)
+    write(json.dumps(values, indent=2) + "\n" if "--json" in ours else text)
     return ExitCode.SUCCEEDED
 
 
@@ -125,13 +126,6 @@ def _no_verb(name: str, known: Collection[str]) -> Problem:
 
     fact = f"{show(name)} is not a verb" if name else "is missing"
     return Problem("verb", fact, f"{nearest(name, known)}known: {listed(known)}; see orchestratectl --help")
-
-
-def _write(text: str) -> None:
-    from orchestrator.edge.console import escape  # noqa: PLC0415 - imported when there is something to print
-
-    sys.stdout.write(escape(text))
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from orchestrator.cli.saying import write
 from orchestrator.errors import ExitCode, OrchestratorError
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -69,7 +69,7 @@ def doctor(words: Sequence[str]) -> int:
             _show(finding)
     if given.json:
         rows = [{**one._asdict(), "mark": one.mark.value} for one in found]
-        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        write(json.dumps(rows, indent=2) + "\n")
     return ExitCode.NODE_UNFIT if any(one.mark is Mark.BAD for one in found) else ExitCode.SUCCEEDED
 
 
@@ -85,11 +85,9 @@ def _findings(url: str | None) -> Iterator[Finding]:
 
 def _show(finding: Finding) -> None:
     from orchestrator.cli.terminal_text import safe_secrets
-    from orchestrator.edge.console import escape
 
     text = f"{finding.fact}; {finding.remedy}" if finding.remedy else finding.fact
-    sys.stdout.write(escape(safe_secrets().mask(f"{finding.mark.value:5}{finding.what:22}{text}")) + "\n")
-    sys.stdout.flush()
+    write(safe_secrets().mask(f"{finding.mark.value:5}{finding.what:22}{text}") + "\n")
 
 
 def _python() -> Finding:
@@ -164,6 +162,8 @@ def _stacks() -> Finding:
 
 
 def _packages() -> Iterator[Finding]:
+    from importlib.metadata import PackageNotFoundError, version
+
     for name in ("hydra-core", "omegaconf", "transitions", "redis"):
         yield Finding(Mark.OK, name, version(name))
     for name, use in _OPTIONAL.items():
@@ -228,15 +228,10 @@ def _server(url: str) -> Iterator[Finding]:
 
 async def _measure(url: str) -> tuple[list[float], float]:
     """How long the server takes for an answer, and how far our clock is ahead of its."""
-    from orchestrator.cli.control import PATIENCE_S
-    from orchestrator.edge.redis.connection import Connection
+    from orchestrator.cli.control import PATIENCE_S, connected
 
-    connection = Connection.from_url(url, grace_s=PATIENCE_S)
-    try:
-        await connection.open(PATIENCE_S, "")
+    async with connected(url, "", PATIENCE_S) as (connection, _):
         readings = [await connection.clock() for _ in range(SAMPLES)]
-    finally:
-        await connection.close()
     server_s, before_s, after_s = min(readings, key=lambda one: one[2] - one[1])
     return [after - before for _, before, after in readings], (before_s + after_s) / 2 - server_s
 

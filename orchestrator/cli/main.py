@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from orchestrator.cli.saying import say
 from orchestrator.errors import ConfigError, ExitCode, OrchestratorError
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from orchestrator.cli.compose import Composed
     from orchestrator.cli.job import Job
     from orchestrator.cli.run import MakeVoices
-    from orchestrator.cli.secrets import Secrets
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
@@ -76,14 +76,6 @@ def _show_bug() -> None:
 
     say(traceback.format_exc().rstrip())
     say("this is a bug of the orchestrator; please report it with the lines above")
-
-
-def say(text: str, secrets: Secrets | None = None) -> None:
-    """A line on stderr, without secrets and without control characters."""
-    from orchestrator.cli.terminal_text import safe_secrets  # noqa: PLC0415 - not needed when all is well
-    from orchestrator.edge.console import escape  # noqa: PLC0415 - as above
-
-    print(escape((secrets or safe_secrets()).mask(text)), file=sys.stderr)  # noqa: T201 - stderr is for people
 
 
 def _orchestrate(words: Sequence[str]) -> int:

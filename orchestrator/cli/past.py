@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cli import rundir
-from orchestrator.cli.report import brief, counted, failure_of, report_lines
 from orchestrator.cli.rundir import LogFile, Record
-from orchestrator.cli.tale import raw
+from orchestrator.cli.saying import say, write
 from orchestrator.errors import ConfigError, ExitCode, Problem
 
 LOOK_EVERY_S = 0.2  # at files that grow
@@ -60,7 +59,9 @@ def events(words: Sequence[str]) -> int:
             journals = rundir.Journals(rundir.node_dirs(given.words[0] if given.words else None))
             _tell(_followed(journals) if given.follow else journals.more(), as_json=given.json)
             if journals.unreadable:
-                print(f"{counted(journals.unreadable, 'line')} could not be read", file=sys.stderr)  # noqa: T201
+                from orchestrator.cli.report import counted
+
+                say(f"{counted(journals.unreadable, 'line')} could not be read")
     except KeyboardInterrupt:
         if not given.follow:
             raise
@@ -83,15 +84,15 @@ def _followed(journals: rundir.Journals) -> Iterator[Record]:
 
 
 def _tell(records: Iterable[Record], *, as_json: bool) -> None:
-    from orchestrator.edge.console import escape
-
     for record in records:
-        sys.stdout.write(f"{json.dumps(record)}\n" if as_json else f"{escape(_event_line(record))}\n")
-        sys.stdout.flush()
+        write(f"{json.dumps(record) if as_json else _event_line(record)}\n")
 
 
 def _event_line(record: Record) -> str:
     """``14:03:07.125  a  [1] worker_started rank=0 …``; the role is named where it has a name of its own."""
+    from orchestrator.cli.report import brief, failure_of
+    from orchestrator.cli.tale import raw
+
     at = record.get("ts")
     stamp = "--:--:--.---"
     if isinstance(at, int | float):
@@ -105,6 +106,8 @@ def _event_line(record: Record) -> str:
 
 def report(words: Sequence[str]) -> int:
     """Show how a run ended, the root cause first; its exit code is in there, this command's own is 0."""
+    from orchestrator.cli.report import report_lines
+
     parser = _parser("report")
     given = parser.parse_intermixed_args(list(words))
     remote = _remote(parser, given.words)
@@ -122,10 +125,10 @@ def report(words: Sequence[str]) -> int:
         found = {name: one for name, one in ended.items() if one is not None}
     if given.json:
         one = next(iter(found.values()))
-        _print(json.dumps(one if len(found) == 1 else found, indent=2))
+        write(json.dumps(one if len(found) == 1 else found, indent=2) + "\n")
     for name, one in found.items() if not given.json else ():
         head = [f"node {name}:"] if len(found) > 1 else []
-        _print("\n".join([*head, *(line.text for line in report_lines(one))]))
+        write("\n".join([*head, *(line.text for line in report_lines(one)), ""]))
     return ExitCode.SUCCEEDED
 
 
@@ -133,13 +136,6 @@ def _runs_on(directories: Sequence[Path], running: Sequence[str]) -> ConfigError
     where = directories[0] if len(directories) == 1 else directories[0].parent
     fact = f"has not ended on {', '.join(running)}, or its agent was killed before it could say so"
     return ConfigError([Problem(str(where), fact, f"see orchestratectl events --follow {where}")])
-
-
-def _print(text: str) -> None:
-    from orchestrator.edge.console import escape
-
-    sys.stdout.write(f"{escape(text)}\n")
-    sys.stdout.flush()
 
 
 def logs(words: Sequence[str]) -> int:
@@ -163,7 +159,7 @@ def logs(words: Sequence[str]) -> int:
         remedy = "leave options out; with logs=inherit there are none, and logs.dir may have put them elsewhere"
         raise ConfigError([Problem(str(directories[0]), "holds no such logs", remedy)])
     if given.json:
-        _print(json.dumps([_log_dict(path, one) for path, one in files], indent=2))
+        write(json.dumps([_log_dict(path, one) for path, one in files], indent=2) + "\n")
         return ExitCode.SUCCEEDED
     for path, one in files:
         _show(one, path.name if len(directories) > 1 else "", given.tail)
@@ -198,7 +194,7 @@ def _show(one: LogFile, node: str, tail: int | None) -> None:
         return
     again = f".{one.incarnation}" if one.incarnation else ""
     where = f"{node} " if node else ""
-    _print(f"==> {where}{one.group} round {one.round}, rank {one.rank}{again}, {one.stream}: {one.path}")
+    write(f"==> {where}{one.group} round {one.round}, rank {one.rank}{again}, {one.stream}: {one.path}\n")
     with one.path.open("rb") as file:
         if tail is not None:
             file.seek(_start_of_tail(one.path, tail))

@@ -121,7 +121,8 @@ class GroupAgent:
     @property
     def alone(self) -> bool:
         """Whether no other node had a part in the newest round that we were in."""
-        return self.spec.max_nodes == 1 or getattr(self._membership.seat, "size", 0) == 1
+        seat = self._membership.seat
+        return self.spec.max_nodes == 1 or (seat is not None and seat.size == 1)
 
     def post(self, message: Message) -> None:
         """Put a message into the inbox, unless other roles have to end first; from the event loop's thread only."""

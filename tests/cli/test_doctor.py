@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.cli import doctor
 from tests.cli.invoke import Commands
+from tests.e2e.harness import external_server
 from tests.edge import servers
 from tests.edge.servers import Server
 
@@ -53,6 +54,15 @@ def test_gpus_that_do_not_answer_make_a_node_unfit(
     told = commands.ctl("doctor")
     assert told.code == 4
     assert f"bad  gpus                  {fact}\n" in told.out
+
+
+def test_a_password_may_come_from_the_environment(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    with external_server("s3cret") as guarded:
+        bare = guarded.url.replace(":s3cret@", "")
+        assert "bad  rendezvous" in commands.ctl("doctor", bare).out
+        monkeypatch.setenv("REDIS_PASSWORD", "s3cret")
+        assert "rendezvous            answers" in commands.ctl("doctor", bare).out
+        assert "there is no run" in commands.ctl("events", bare, "none").err
 
 
 def test_a_server_that_is_not_there_is_said_without_its_password(commands: Commands) -> None:

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from orchestrator.cli.main import begin, guarded, prepare, say
+from orchestrator.cli.main import begin, guarded, prepare
+from orchestrator.cli.saying import say
 from orchestrator.cli.torchrun.compiled import Compiled
 from orchestrator.cli.torchrun.meeting import Hosting, is_free, is_this_host
 from orchestrator.cli.torchrun.options import Given, parse

@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cli.main import say
 from orchestrator.cli.resolvers import drop_locks
+from orchestrator.cli.saying import say
 from orchestrator.cli.torchrun.command import brings_server
 from orchestrator.cli.torchrun.compiled import Compiled
 from orchestrator.cli.torchrun.options import Given, all_options, destination
