@@ -65,10 +65,10 @@ def _target(verb: str, words: Sequence[str]) -> Target:
         parser.error(f"give {own}: one node")
     if verb not in ("drain", "join") and rest:
         parser.error(f"give {own}, and nothing else")
-    return Target(found[at], found[at + 1], rest, given.json, getattr(given, "watch", False))
+    return Target(with_password(found[at]), found[at + 1], rest, given.json, getattr(given, "watch", False))
 
 
-def _with_password(url: str) -> str:
+def with_password(url: str) -> str:
     """``url`` with the password of REDIS_PASSWORD if it has none: others on a host can read a command line."""
     scheme, _, rest = url.partition("://")
     password = os.environ.get("REDIS_PASSWORD")
@@ -90,7 +90,7 @@ async def connected(url: str, run_id: str, grace_s: float) -> AsyncIterator[tupl
     from orchestrator.edge.redis.control import RunControl
 
     connection = Connection.from_url(
-        _with_password(url),
+        url,
         grace_s=grace_s,
         on_lost=lambda reason: say(f"the server is away: {reason}"),
         on_back=lambda: say("the server is back"),
@@ -199,7 +199,7 @@ def join(words: Sequence[str]) -> int:
     if target.json and not any(word.startswith(("logs=", "logs.kind=")) for word in own):
         own.append("logs=files")  # the answer shall be all that there is on stdout
     published = asyncio.run(_published(target))
-    with as_recipe(published.publication(), target.run_id, _with_password(target.url), own) as given:
+    with as_recipe(published.publication(), target.run_id, target.url, own) as given:
         composed, job = prepare(argv.parse(given))
     code = begin(composed, job)
     if target.json:

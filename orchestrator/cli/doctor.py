@@ -228,9 +228,9 @@ def _server(url: str) -> Iterator[Finding]:
 
 async def _measure(url: str) -> tuple[list[float], float]:
     """How long the server takes for an answer, and how far our clock is ahead of its."""
-    from orchestrator.cli.control import PATIENCE_S, connected
+    from orchestrator.cli.control import PATIENCE_S, connected, with_password
 
-    async with connected(url, "", PATIENCE_S) as (connection, _):
+    async with connected(with_password(url), "", PATIENCE_S) as (connection, _):
         readings = [await connection.clock() for _ in range(SAMPLES)]
     server_s, before_s, after_s = min(readings, key=lambda one: one[2] - one[1])
     return [after - before for _, before, after in readings], (before_s + after_s) / 2 - server_s

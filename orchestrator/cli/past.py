@@ -38,7 +38,9 @@ def _remote(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[str,
     if words and "://" in words[0]:
         if len(words) != 2:  # noqa: PLR2004 - a URL and a run_id
             parser.error("a server's URL needs a RUN_ID behind it, and nothing else")
-        return words[0], words[1]
+        from orchestrator.cli.control import with_password
+
+        return with_password(words[0]), words[1]
     if len(words) > 1:
         parser.error("give one directory")
     return None
